@@ -1,0 +1,220 @@
+"""TransformerBlock: attention and SwiGLU feed-forward in parallel, from one fused projection."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zeta_edu.attention import Attend
+from zeta_edu.cache import KVCache
+from zeta_edu.checks import (
+    flag,
+    floating_tensor,
+    keep_mask,
+    positive_integer,
+    positive_number,
+    probability,
+)
+from zeta_edu.feedforward import SwiGLU
+from zeta_edu.lora import Finetune, FinetuneModules
+from zeta_edu.norm import LayerNorm, l2_normalise
+from zeta_edu.rotary import rotary_tables, rotate
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm transformer block with attention and feed-forward in parallel.
+
+    One bias-free projection of the normed input gives queries, keys, values and the feed-forward
+    input; the output is their sum, without the residual, which is the caller's: `x + block(x)`.
+
+    Args:
+        dim: features of the input and output.
+        dim_head: features of a head, even.
+        causal: a query sees only keys up to its own position.
+        heads: query heads.
+        qk_rmsnorm: l2-normalise queries and keys, with learned scales `q_scale` and `k_scale`.
+        qk_scale: factor of the dot products with `qk_rmsnorm`; otherwise it is dim_head ** -0.5.
+        ff_mult: inner features of the feed-forward half, in units of `dim`.
+        attn_dropout: probability that an attention weight is dropped in training.
+        ff_dropout: probability that an inner feed-forward feature is dropped in training.
+        use_xpos: rotated queries and keys also fade with distance (only when causal).
+        xpos_scale_base: distance, in positions, over which xPos fades by its factors zeta.
+        flash_attn: use torch's fused attention kernels; the results are the same.
+        finetune_modules: (q, k, v, o), each a module such as `LoRA` or None, whose outputs are
+            added: q, k and v take the normed input, o takes the merged heads.
+        kv_heads: heads of keys and values; 1 is multi-query, `heads` is multi-head attention.
+
+    Raises:
+        TypeError, ValueError: an argument is not of the kind above.
+
+    Sources:
+        PaLM (arXiv:2204.02311), section 2; multi-query attention (arXiv:1911.02150); rotary
+        embedding (arXiv:2104.09864); xPos (arXiv:2212.10554); SwiGLU (arXiv:2002.05202).
+
+    >>> block = TransformerBlock(dim=512, heads=8)
+    >>> block(torch.randn(1, 128, 512)).shape
+    torch.Size([1, 128, 512])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_head: int = 64,
+        causal: bool = True,
+        heads: int = 8,
+        qk_rmsnorm: bool = False,
+        qk_scale: float = 8,
+        ff_mult: int = 4,
+        attn_dropout: float = 0.0,
+        ff_dropout: float = 0.0,
+        use_xpos: bool = True,
+        xpos_scale_base: float = 512,
+        flash_attn: bool = False,
+        finetune_modules: Sequence[Finetune] | None = None,
+        *,
+        kv_heads: int = 1,
+    ):
+        super().__init__()
+        self.dim = positive_integer("dim", dim)
+        self.dim_head = positive_integer("dim_head", dim_head)
+        self.heads = positive_integer("heads", heads)
+        self.kv_heads = positive_integer("kv_heads", kv_heads)
+        self.causal = flag("causal", causal)
+        self.qk_rmsnorm = flag("qk_rmsnorm", qk_rmsnorm)
+        self.qk_scale = positive_number("qk_scale", qk_scale)
+        self.use_xpos = flag("use_xpos", use_xpos)
+        self.xpos_scale_base = positive_number("xpos_scale_base", xpos_scale_base)
+        if dim_head % 2:
+            raise ValueError(f"dim_head must be even, for the rotary pairs, got {dim_head}")
+        if heads % kv_heads:
+            raise ValueError(f"kv_heads must divide heads={heads}, got {kv_heads}")
+        self.norm = LayerNorm(dim)
+        ff_inner = dim * positive_integer("ff_mult", ff_mult)
+        self.fused_dims = (heads * dim_head, kv_heads * dim_head, kv_heads * dim_head, 2 * ff_inner)
+        self.fused_attn_ff_proj = nn.Linear(dim, sum(self.fused_dims), bias=False)
+        if qk_rmsnorm:
+            self.q_scale = nn.Parameter(torch.ones(dim_head))
+            self.k_scale = nn.Parameter(torch.ones(dim_head))
+        self.attend = Attend(
+            scale=qk_scale if qk_rmsnorm else dim_head**-0.5,
+            causal=causal,
+            dropout=probability("attn_dropout", attn_dropout),
+            flash=flag("flash_attn", flash_attn),
+            xpos_scale_base=xpos_scale_base if use_xpos and causal else None,
+        )
+        self.attn_out = nn.Linear(heads * dim_head, dim, bias=False)
+        self.ff_out = nn.Sequential(
+            SwiGLU(),
+            nn.Dropout(probability("ff_dropout", ff_dropout)),
+            nn.Linear(ff_inner, dim, bias=False),
+        )
+        self.finetune_modules = FinetuneModules(finetune_modules)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch n dim"],
+        mask: Bool[Tensor, "batch keys"] | None = None,
+        finetune_modules: Sequence[Finetune] | None = None,
+        *,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch n dim"]:
+        """Transform `x`; see the class for what the parts do.
+
+        Args:
+            x: (batch, n, dim)
+            mask: (batch, keys), bool, True where a key is kept; with a cache, past keys included.
+            finetune_modules: (q, k, v, o), in place of the constructor's.
+            cache: from `new_cache`: `x` continues what it holds, and is added to it.
+
+        Returns:
+            (batch, n, dim), zero from attention for a query that may see no key.
+
+        Raises:
+            TypeError, ValueError: an argument is not of the kind above.
+        """
+        self._check(x, mask, cache)
+        tuned = self.finetune_modules
+        if finetune_modules is not None:
+            tuned = FinetuneModules(finetune_modules)
+        normed = self.norm(x)
+        q, k, v, ff = self.fused_attn_ff_proj(normed).split(self.fused_dims, dim=-1)
+        q, k, v = (tuned.add(name, t, normed) for name, t in (("q", q), ("k", k), ("v", v)))
+
+        q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
+        k, v = (rearrange(t, "b n (kv d) -> b kv n d", kv=self.kv_heads) for t in (k, v))
+        if self.qk_rmsnorm:
+            q, k = l2_normalise(q, self.q_scale), l2_normalise(k, self.k_scale)
+        past = 0 if cache is None else cache.length
+        cos, sin = rotary_tables(past, past + x.shape[1], self.dim_head, q.device, q.dtype)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = (t.to(q.dtype) for t in cache.extend(k, v))
+
+        heads = rearrange(self.attend(q, k, v, mask), "b h n d -> b n (h d)")
+        attn_out = tuned.add("o", self.attn_out(heads), heads)
+        return attn_out + self.ff_out(ff)
+
+    def new_cache(self, batch_size: int, max_length: int | None = None) -> KVCache:
+        """An empty cache for `batch_size` sequences, of at most `max_length` positions if given."""
+        weight = self.fused_attn_ff_proj.weight
+        return KVCache(
+            batch_size,
+            self.kv_heads,
+            self.dim_head,
+            max_length,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def _check(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> None:
+        """Refuse what cannot be computed, or would be computed wrongly without a word."""
+        weight = self.fused_attn_ff_proj.weight
+        batch, n, dim = floating_tensor("x", x, "batch n dim").shape
+        if dim != self.dim:
+            raise ValueError(f"x must be (batch, n, dim={self.dim}), got shape {tuple(x.shape)}")
+        if x.device != weight.device:
+            raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"x must be {weight.dtype} like the weights, got {x.dtype}")
+        if cache is not None:
+            self._check_cache(cache, batch)
+        if mask is not None:
+            keep_mask("mask", mask, batch, n + (0 if cache is None else cache.length))
+            if mask.device != x.device:
+                raise ValueError(f"mask must be on {x.device} like x, got {mask.device}")
+
+    def _check_cache(self, cache: KVCache, batch: int) -> None:
+        if not isinstance(cache, KVCache):
+            raise TypeError(f"cache must come from block.new_cache, got {type(cache).__name__}")
+        expected = (batch, self.kv_heads, self.dim_head)
+        given = (cache.batch_size, *cache.keys.shape[1::2])
+        if given != expected:
+            sizes = "(batch, kv_heads, dim_head)"
+            raise ValueError(f"cache must be for {sizes} = {expected}, got {given}")
+        if not self.causal and cache.length:
+            raise ValueError(
+                "cache must be empty when causal=False: earlier positions would have to see later "
+                f"ones, got a cache of length {cache.length}"
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        """What no shape shows, and would load wrongly without a word; kept as metadata."""
+        names = ("causal", "scale", "xpos_scale_base")
+        return {"heads": self.heads, **{name: getattr(self.attend, name) for name in names}}
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["settings"] = self._settings()
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        saved, errors = local_metadata.get("settings", {}), args[-1]
+        for name, here in self._settings().items():
+            if saved.get(name, here) != here:
+                errors.append(f"{prefix}{name} is {here!r} here, {saved[name]!r} in the state dict")

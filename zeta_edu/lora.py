@@ -1,0 +1,98 @@
+"""LoRA: a low-rank update beside a frozen projection; and where a block takes such modules."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zeta_edu.checks import number, positive_integer
+
+Finetune = Callable[[Tensor], Tensor] | None
+
+
+class LoRA(nn.Module):
+    """A learned update of rank `rank`: x . A . B . alpha / rank. Zero at the start, as B is.
+
+    The two thin products are taken one after the other; A . B is never multiplied out.
+
+    Args:
+        dim: features in.
+        dim_out: features out.
+        rank: inner features.
+        alpha: strength of the update; `rank` when None, so that the factor is 1.
+
+    Shapes:
+        (..., dim) -> (..., dim_out); `A` (dim, rank), `B` (rank, dim_out)
+
+    Raises:
+        TypeError, ValueError: a size is not a positive integer, `alpha` not a finite number.
+
+    Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), equation 3.
+
+    >>> update = LoRA(8, 4, rank=2)
+    >>> update(torch.randn(3, 8)).abs().max()
+    tensor(0., grad_fn=<MaxBackward1>)
+    """
+
+    def __init__(self, dim: int, dim_out: int, rank: int = 8, alpha: float | None = None):
+        super().__init__()
+        rank = positive_integer("rank", rank)
+        self.scale = number("alpha", rank if alpha is None else alpha) / rank
+        self.A = nn.Parameter(torch.empty(positive_integer("dim", dim), rank))
+        self.B = nn.Parameter(torch.zeros(rank, positive_integer("dim_out", dim_out)))
+        # The usual start of a linear layer, uniform within 1/sqrt(dim).
+        nn.init.uniform_(self.A, -1 / math.sqrt(dim), 1 / math.sqrt(dim))
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
+        """Return the update to add to the frozen projection of `x`."""
+        return (x @ self.A) @ self.B * self.scale
+
+
+class FinetuneModules(nn.Module):
+    """The four places of a block where a module's output is added: q, k, v and o.
+
+    Args:
+        modules: (q, k, v, o), each callable or None; None for four times None.
+
+    Raises:
+        TypeError, ValueError: not exactly four, or one is neither callable nor None.
+    """
+
+    NAMES = ("q", "k", "v", "o")
+
+    def __init__(self, modules: Sequence[Finetune] | None = None):
+        super().__init__()
+        expected = "finetune_modules must be (q, k, v, o), each a callable module or None"
+        if modules is None:
+            modules = (None, None, None, None)
+        elif isinstance(modules, FinetuneModules):
+            modules = [getattr(modules, name) for name in self.NAMES]
+        if not isinstance(modules, list | tuple | nn.ModuleList):
+            raise TypeError(f"{expected}, got {type(modules).__name__}")
+        if len(modules) != 4:
+            raise ValueError(f"{expected}, got {len(modules)} of them")
+        for name, module in zip(self.NAMES, modules, strict=True):
+            if module is not None and not callable(module):
+                raise TypeError(f"{expected}, got {type(module).__name__} for {name}")
+            setattr(self, name, module)
+
+    def add(
+        self, name: str, projected: Float[Tensor, "... out"], x: Float[Tensor, "... features"]
+    ) -> Float[Tensor, "... out"]:
+        """`projected` plus what the module at `name` makes of `x`.
+
+        Raises:
+            ValueError: that is not of the shape of `projected`.
+        """
+        module = getattr(self, name)
+        if module is None:
+            return projected
+        update = module(x)
+        if update.shape != projected.shape:
+            raise ValueError(
+                f"finetune_modules: the module for {name} must map {tuple(x.shape)} to "
+                f"{tuple(projected.shape)}, got {tuple(update.shape)}"
+            )
+        return projected + update
