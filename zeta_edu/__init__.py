@@ -9,6 +9,7 @@ torch.Size([1, 128, 512])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zeta_edu.adapters import add_lora, merge_lora, unmerge_lora, use_lora
 from zeta_edu.block import TransformerBlock
 from zeta_edu.cache import KVCache
 from zeta_edu.lora import LoRA
@@ -25,12 +26,16 @@ __all__ = [
     "LoRA",
     "TransformerBlock",
     "TransformerLM",
+    "add_lora",
     "check",
     "hint",
     "load_pretrained",
+    "merge_lora",
     "progress",
     "record_attention",
     "rotate_queries_keys",
+    "unmerge_lora",
+    "use_lora",
     "views",
 ]
 __version__ = "0.1.0"

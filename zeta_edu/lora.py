@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zeta_edu.checks import number, positive_integer
+from zeta_edu.checks import number, positive_integer, probability
 
 Finetune = Callable[[Tensor], Tensor] | None
 
@@ -22,12 +22,14 @@ class LoRA(nn.Module):
         dim_out: features out.
         rank: inner features.
         alpha: strength of the update; `rank` when None, so that the factor is 1.
+        dropout: probability that an input feature is dropped in training.
 
     Shapes:
         (..., dim) -> (..., dim_out); `A` (dim, rank), `B` (rank, dim_out)
 
     Raises:
-        TypeError, ValueError: a size is not a positive integer, `alpha` not a finite number.
+        TypeError, ValueError: a size is not a positive integer, `alpha` not a finite number,
+            `dropout` not a probability.
 
     Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), equation 3.
 
@@ -36,10 +38,18 @@ class LoRA(nn.Module):
     tensor(0., grad_fn=<MaxBackward1>)
     """
 
-    def __init__(self, dim: int, dim_out: int, rank: int = 8, alpha: float | None = None):
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        rank: int = 8,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         rank = positive_integer("rank", rank)
         self.scale = number("alpha", rank if alpha is None else alpha) / rank
+        self.dropout = nn.Dropout(probability("dropout", dropout))
         self.A = nn.Parameter(torch.empty(positive_integer("dim", dim), rank))
         self.B = nn.Parameter(torch.zeros(rank, positive_integer("dim_out", dim_out)))
         # The usual start of a linear layer, uniform within 1/sqrt(dim).
@@ -47,7 +57,27 @@ class LoRA(nn.Module):
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
         """Return the update to add to the frozen projection of `x`."""
-        return (x @ self.A) @ self.B * self.scale
+        return (self.dropout(x) @ self.A) @ self.B * self.scale
+
+
+class Adapters(nn.ModuleDict):
+    """The LoRA updates of one place by name; one is active or merged into the weight, or none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active: str | None = None
+        self.merged: str | None = None
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
+        """Return the active adapter's update."""
+        update: Tensor = self.active_lora()(x)
+        return update
+
+    def active_lora(self) -> LoRA:
+        """Return the active adapter; there must be one."""
+        lora = self[self.active or ""]
+        assert isinstance(lora, LoRA)  # nothing else is ever put here
+        return lora
 
 
 class FinetuneModules(nn.Module):
@@ -87,7 +117,7 @@ class FinetuneModules(nn.Module):
             ValueError: that is not of the shape of `projected`.
         """
         module = getattr(self, name)
-        if module is None:
+        if module is None or (isinstance(module, Adapters) and module.active is None):
             return projected
         update = module(x)
         if update.shape != projected.shape:

@@ -1,0 +1,173 @@
+"""LoRA adapters on whole models: add, switch, merge into the weights and out again."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zeta_edu.block import TransformerBlock
+from zeta_edu.lora import Adapters, FinetuneModules, LoRA
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def add_lora(
+    model: Model,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: Sequence[str] = FinetuneModules.NAMES,
+    *,
+    dropout: float = 0.0,
+    name: str = "default",
+) -> Model:
+    """Give every block of a model a new adapter, and leave nothing else trainable.
+
+    Args:
+        model: a `TransformerBlock`, or anything that contains some; changed in place.
+        rank: inner features of the updates.
+        alpha: strength of the updates; `rank` when None.
+        targets: which of "q", "k", "v" and "o" are updated.
+        dropout: probability that an input feature of an update is dropped in training.
+        name: of the adapter. The new one becomes the active one.
+
+    Returns:
+        The same model.
+
+    Raises:
+        TypeError, ValueError: an argument is not of the kind above, the name is taken, a block
+            has a finetune module of another kind there, or an adapter is merged.
+
+    Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.
+
+    >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), rank=2)
+    >>> sum(p.numel() for p in block.parameters() if p.requires_grad)
+    192
+    """
+    targets, blocks = _check_targets(targets), _blocks(model)
+    _check_free(model, targets, name)
+    model.requires_grad_(False)
+    for block in blocks:
+        for target in targets:
+            weight = _target_weight(block, target)
+            lora = LoRA(weight.shape[1], weight.shape[0], rank, alpha, dropout)
+            place = getattr(block.finetune_modules, target)
+            if place is None:
+                place = Adapters()
+                setattr(block.finetune_modules, target, place)
+            place[name] = lora.to(weight.device, weight.dtype)
+    use_lora(model, name)
+    return model
+
+
+def lora_names(model: nn.Module) -> list[str]:
+    """Return the names of a model's adapters, sorted."""
+    return sorted({name for _, _, place in _places(model) for name in place})
+
+
+def use_lora(model: Model, name: str | None) -> Model:
+    """Switch to the adapter of that name, or with None to the model without any.
+
+    Raises:
+        ValueError: the model has no adapter of that name, or one is merged.
+    """
+    places = list(_places(model))
+    names = lora_names(model)
+    if name is not None and name not in names:
+        raise ValueError(f"name must be None or one of the adapters {names}, got {name!r}")
+    for _, _, place in places:
+        if place.merged is not None:
+            raise ValueError(f"adapter {place.merged!r} is merged: call unmerge_lora first")
+        place.active = name if name is not None and name in place else None
+    return model
+
+
+def merge_lora(model: Model) -> Model:
+    """Add the active adapter's updates to the weights; the output stays, and costs nothing more.
+
+    Raises:
+        ValueError: no adapter is active, or one is merged already.
+    """
+    active = [entry for entry in _places(model) if entry[2].active is not None]
+    if not active:
+        raise ValueError("model must have an active adapter to merge: see add_lora and use_lora")
+    for block, target, place in active:
+        _shift(block, target, place, +1)
+        place.merged, place.active = place.active, None
+    return model
+
+
+def unmerge_lora(model: Model) -> Model:
+    """Take the merged adapter's updates out of the weights again, exact within rounding.
+
+    Raises:
+        ValueError: no adapter is merged.
+    """
+    merged = [entry for entry in _places(model) if entry[2].merged is not None]
+    if not merged:
+        raise ValueError("model must have a merged adapter to unmerge: see merge_lora")
+    for block, target, place in merged:
+        place.merged, place.active = None, place.merged
+        _shift(block, target, place, -1)
+    return model
+
+
+@torch.no_grad()
+def _shift(block: TransformerBlock, target: str, place: Adapters, sign: int) -> None:
+    """Add `sign` times the active update of a place to the rows of the weight that it updates."""
+    lora, weight = place.active_lora(), _target_weight(block, target)
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    update = (lora.A.to(precise) @ lora.B.to(precise)).T * lora.scale
+    weight.copy_(weight.to(precise) + sign * update)
+
+
+def _target_weight(block: TransformerBlock, target: str) -> Tensor:
+    """Return the weight that a target updates, (out, in): a view of it for q, k and v."""
+    if target == "o":
+        return block.attn_out.weight
+    rows = block.fused_attn_ff_proj.weight.split(block.fused_dims)
+    return rows["qkv".index(target)]
+
+
+def _blocks(model: nn.Module) -> list[TransformerBlock]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    blocks = [part for part in model.modules() if isinstance(part, TransformerBlock)]
+    if not blocks:
+        raise ValueError(f"model must contain a TransformerBlock, got {type(model).__name__}")
+    return blocks
+
+
+def _places(model: nn.Module) -> Iterator[tuple[TransformerBlock, str, Adapters]]:
+    """Every place in a model that has adapters."""
+    for block in _blocks(model):
+        for target in FinetuneModules.NAMES:
+            place = getattr(block.finetune_modules, target)
+            if isinstance(place, Adapters):
+                yield block, target, place
+
+
+def _check_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    allowed = f"some of {FinetuneModules.NAMES}, each once"
+    if isinstance(targets, str) or not isinstance(targets, Sequence):
+        raise TypeError(f"targets must be a sequence, {allowed}, got {targets!r}")
+    chosen = tuple(targets)
+    if not chosen or len(set(chosen)) < len(chosen) or set(chosen) - set(FinetuneModules.NAMES):
+        raise ValueError(f"targets must be {allowed}, got {chosen}")
+    return chosen
+
+
+def _check_free(model: nn.Module, targets: Sequence[str], name: str) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name must be a word of letters, digits and underscores, got {name!r}")
+    if name in lora_names(model):
+        raise ValueError(f"name must be a new one, got {name!r}, which the model has")
+    for _, _, place in _places(model):
+        if place.merged is not None:
+            raise ValueError(f"adapter {place.merged!r} is merged: call unmerge_lora first")
+    for block in _blocks(model):
+        for target in targets:
+            place = getattr(block.finetune_modules, target)
+            if not isinstance(place, Adapters | None):
+                kind = type(place).__name__
+                raise ValueError(f"targets must be free, but a block has a {kind} for {target!r}")
