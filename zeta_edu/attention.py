@@ -13,10 +13,10 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zeta_edu.rotary import apply_xpos, power_of_two, xpos_window
+from zeta_edu.rotary import apply_xpos, is_tracing, power_of_two, xpos_window
 
-# device -> (mask, offset): mask[i, j] is j <= i + offset. One mask serves every block.
-_CAUSAL: dict[torch.device, tuple[Tensor, int]] = {}
+# device -> a square mask, True on and below the diagonal. One serves every block.
+_CAUSAL: dict[torch.device, Tensor] = {}
 
 REGULAR_ROWS = 1024  # queries that regular attention takes at once: bounds the scores in memory
 MASK_ENTRIES = 2**24  # of the mask that flash attention is given at once
@@ -26,25 +26,25 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "
     """True where a query may see a key: itself and all before it, the last query the last key.
 
     With a cache there are more keys than queries, and the diagonal ends in the bottom-right
-    corner. The mask is built once per device and grown; what is returned is a view of it.
+    corner. The square of the new positions is built once per device and grown; every key before
+    it is visible to all.
 
     >>> causal_mask(2, 3, torch.device("cpu")).int()
     tensor([[1, 1, 0],
             [1, 1, 1]], dtype=torch.int32)
     """
     past = keys - queries
-    if torch.compiler.is_compiling():  # fused into its users, and not tied to one length
+    if is_tracing():
         rows = torch.arange(queries, device=device)[:, None]
         return torch.arange(keys, device=device) <= rows + past
-    mask, offset = _CAUSAL.get(device, (torch.ones(0, 0, dtype=torch.bool, device=device), 0))
-    if offset < past or len(mask) < queries:
-        count = max(power_of_two(queries), len(mask))
-        offset = max(power_of_two(past), offset) if past else offset
+    square = _CAUSAL.get(device)
+    if square is None or len(square) < queries:
+        size = power_of_two(queries)
         with torch.inference_mode(False):  # so that a training step may use it
-            mask = torch.ones(count, count + offset, dtype=torch.bool, device=device).tril(offset)
-        if type(mask) is Tensor:  # not the stand-in of a tracer
-            _CAUSAL[device] = mask, offset
-    return mask[:queries, offset - past : offset - past + keys]
+            square = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+        _CAUSAL[device] = square
+    square = square[:queries, :queries]
+    return F.pad(square, (past, 0), value=True) if past else square
 
 
 def visible_keys(
@@ -265,10 +265,10 @@ class Attend(nn.Module):
     def _rows_at_once(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> int:
         count, total = queries.shape[2], keys.shape[2]
         window = xpos_window(self.xpos_scale_base, queries.dtype) if self.xpos_scale_base else count
-        if torch.compiler.is_compiling():  # few parts, so that few lengths need their own graph
+        if is_tracing():  # few parts, so that few lengths need their own graph
             return window
         if not self.flash:
             return min(window, REGULAR_ROWS)
         if mask is None and total == count <= window:  # no mask is materialised
             return count
-        return min(window, max(64, MASK_ENTRIES // (len(queries) * total)))
+        return min(window, max(64, MASK_ENTRIES // max(1, len(queries) * total)))

@@ -12,7 +12,7 @@ from zeta_edu.attention import Attend
 from zeta_edu.cache import KVCache
 from zeta_edu.checks import (
     flag,
-    floating_tensor,
+    input_of,
     keep_mask,
     positive_integer,
     positive_number,
@@ -172,13 +172,7 @@ class TransformerBlock(nn.Module):
     def _check(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> None:
         """Refuse what cannot be computed, or would be computed wrongly without a word."""
         weight = self.fused_attn_ff_proj.weight
-        batch, n, dim = floating_tensor("x", x, "batch n dim").shape
-        if dim != self.dim:
-            raise ValueError(f"x must be (batch, n, dim={self.dim}), got shape {tuple(x.shape)}")
-        if x.device != weight.device:
-            raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"x must be {weight.dtype} like the weights, got {x.dtype}")
+        batch, n, _ = input_of("x", x, weight, "batch n dim", self.dim).shape
         if cache is not None:
             self._check_cache(cache, batch)
         if mask is not None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zeta_edu.checks import positive_integer
+from zeta_edu.checks import floating_tensor, positive_integer
 
 
 class KVCache:
@@ -22,7 +22,7 @@ class KVCache:
         device, dtype: of the block's weights.
 
     Raises:
-        TypeError, ValueError: a size is not a positive integer.
+        TypeError, ValueError: a size is not a positive integer, `dtype` not a floating-point one.
 
     >>> cache = KVCache(1, kv_heads=1, dim_head=4)
     >>> keys, values = cache.extend(torch.ones(1, 1, 3, 4), torch.ones(1, 1, 3, 4))
@@ -45,6 +45,8 @@ class KVCache:
         features = positive_integer("dim_head", dim_head)
         self.max_length = None if max_length is None else positive_integer("max_length", max_length)
         self.length = 0
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
         shape = (batch_size, heads, self.max_length or 0, features)
         with torch.inference_mode(False):  # so that it may be written to in any mode
             self._keys = torch.zeros(shape, device=device, dtype=dtype)
@@ -76,8 +78,13 @@ class KVCache:
         """Append new positions, and return all keys and values so far.
 
         Raises:
-            ValueError: they do not fit this cache's shape, or exceed `max_length`.
+            TypeError, ValueError: they do not fit this cache's shape, would lose precision in its
+                dtype, or exceed `max_length`.
         """
+        for name, new in (("keys", keys), ("values", values)):
+            floating_tensor(name, new, "batch kv_heads new dim_head")
+            if torch.promote_types(new.dtype, self._keys.dtype) != self._keys.dtype:
+                raise TypeError(f"{name} must fit into {self._keys.dtype}, got {new.dtype}")
         expected = (self.batch_size, self._keys.shape[1], keys.shape[2], self._keys.shape[3])
         if tuple(keys.shape) != expected or keys.shape != values.shape:
             shapes = (tuple(keys.shape), tuple(values.shape))

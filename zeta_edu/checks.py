@@ -64,6 +64,23 @@ def floating_tensor(name: str, value: Any, shape: str) -> Tensor:
     return value
 
 
+def input_of(name: str, value: Any, weight: Tensor, shape: str, features: int) -> Tensor:
+    """`value` as an input that a layer can take, or an error.
+
+    It is a floating-point tensor whose axes `shape` names, the last one `features` long, on the
+    device of the layer's `weight` and, unless autocast converts it, of its dtype.
+    """
+    floating_tensor(name, value, shape)
+    if value.shape[-1] != features:
+        axes = f"({', '.join(shape.split())}={features})"
+        raise ValueError(f"{name} must be {axes}, got shape {tuple(value.shape)}")
+    if value.device != weight.device:
+        raise ValueError(f"{name} must be on {weight.device} like the weights, got {value.device}")
+    if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise TypeError(f"{name} must be {weight.dtype} like the weights, got {value.dtype}")
+    return value
+
+
 def keep_mask(name: str, value: Any, batch: int, keys: int) -> Tensor:
     """`value` as a bool tensor (batch, keys), True where a key may be attended to, or an error."""
     expected = f"a bool tensor (batch, keys) = {(batch, keys)}, True where a key is kept"

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zeta_edu.checks import number, positive_integer, probability
+from zeta_edu.checks import input_of, number, positive_integer, probability
 
 Finetune = Callable[[Tensor], Tensor] | None
 
@@ -57,6 +57,7 @@ class LoRA(nn.Module):
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
         """Return the update to add to the frozen projection of `x`."""
+        input_of("x", x, self.A, "... dim", len(self.A))
         return (self.dropout(x) @ self.A) @ self.B * self.scale
 
 
@@ -114,15 +115,20 @@ class FinetuneModules(nn.Module):
         """`projected` plus what the module at `name` makes of `x`.
 
         Raises:
-            ValueError: that is not of the shape of `projected`.
+            TypeError, ValueError: that is no tensor, or not of the shape of `projected`.
         """
         module = getattr(self, name)
         if module is None or (isinstance(module, Adapters) and module.active is None):
             return projected
         update = module(x)
+        if not isinstance(update, Tensor):
+            kind = type(update).__name__
+            raise TypeError(
+                f"finetune_modules: the module for {name} must give a tensor, got {kind}"
+            )
         if update.shape != projected.shape:
             raise ValueError(
                 f"finetune_modules: the module for {name} must map {tuple(x.shape)} to "
                 f"{tuple(projected.shape)}, got {tuple(update.shape)}"
             )
-        return projected + update
+        return projected + update.to(projected.dtype)

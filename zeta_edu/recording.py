@@ -1,8 +1,9 @@
 """Recording the attention weights of any module made of blocks, flash or not."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, overload
 
 import torch
@@ -40,7 +41,7 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
     The weights are those before dropout, detached, in at least float32. Each row sums to 1, or is
     all 0 for a query that may see no key. Flash attention never has them: they are computed beside
     it, from the same queries and keys. Only calls from the thread that opened the context are
-    recorded.
+    recorded. Compiled modules run uncompiled meanwhile.
 
     Args:
         module: a `TransformerBlock`, a `TransformerLM`, or anything that contains them.
@@ -71,13 +72,16 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
                 queries, keys, _values, mask = inputs
                 with torch.no_grad():
                     record.weights.append(core.weights(queries, keys, mask))
-                record.names.append(name.rpartition(".")[0])
+                record.names.append(name.rpartition(".")[0].removeprefix("_orig_mod."))
 
         return collect
 
     handles = [core.register_forward_hook(hook(name)) for name, core in cores.items()]
+    # A compiled module would run past the hooks. Nothing is compiled where dynamo is not loaded.
+    compiled = "torch._dynamo" in sys.modules
     try:
-        yield record
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield record
     finally:
         for handle in handles:
             handle.remove()
