@@ -1,6 +1,7 @@
 """LoRA adapters on whole models: add, switch, merge into the weights and out again."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import TypeVar
 
 import torch
@@ -46,18 +47,15 @@ def add_lora(
     """
     targets, blocks = _check_targets(targets), _blocks(model)
     _check_free(model, targets, name)
+    loras = [
+        _new_lora(block, target, rank, alpha, dropout) for block in blocks for target in targets
+    ]
+    for (block, target), lora in zip(product(blocks, targets), loras, strict=True):
+        if getattr(block.finetune_modules, target) is None:
+            setattr(block.finetune_modules, target, Adapters())
+        getattr(block.finetune_modules, target)[name] = lora
     model.requires_grad_(False)
-    for block in blocks:
-        for target in targets:
-            weight = _target_weight(block, target)
-            lora = LoRA(weight.shape[1], weight.shape[0], rank, alpha, dropout)
-            place = getattr(block.finetune_modules, target)
-            if place is None:
-                place = Adapters()
-                setattr(block.finetune_modules, target, place)
-            place[name] = lora.to(weight.device, weight.dtype)
-    use_lora(model, name)
-    return model
+    return use_lora(model, name)
 
 
 def lora_names(model: nn.Module) -> list[str]:
@@ -67,6 +65,8 @@ def lora_names(model: nn.Module) -> list[str]:
 
 def use_lora(model: Model, name: str | None) -> Model:
     """Switch to the adapter of that name, or with None to the model without any.
+
+    The active adapter is trainable, the others are not.
 
     Raises:
         ValueError: the model has no adapter of that name, or one is merged.
@@ -79,6 +79,8 @@ def use_lora(model: Model, name: str | None) -> Model:
         if place.merged is not None:
             raise ValueError(f"adapter {place.merged!r} is merged: call unmerge_lora first")
         place.active = name if name is not None and name in place else None
+        for known, lora in place.items():
+            lora.requires_grad_(known == name)
     return model
 
 
@@ -121,6 +123,14 @@ def _shift(block: TransformerBlock, target: str, place: Adapters, sign: int) -> 
     weight.copy_(weight.to(precise) + sign * update)
 
 
+def _new_lora(
+    block: TransformerBlock, target: str, rank: int, alpha: float | None, dropout: float
+) -> LoRA:
+    weight = _target_weight(block, target)
+    dim_out, dim = weight.shape
+    return LoRA(dim, dim_out, rank, alpha, dropout).to(weight.device, weight.dtype)
+
+
 def _target_weight(block: TransformerBlock, target: str) -> Tensor:
     """Return the weight that a target updates, (out, in): a view of it for q, k and v."""
     if target == "o":
@@ -158,8 +168,8 @@ def _check_targets(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_free(model: nn.Module, targets: Sequence[str], name: str) -> None:
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"name must be a word of letters, digits and underscores, got {name!r}")
+    if not isinstance(name, str) or not name.isidentifier() or hasattr(Adapters(), name):
+        raise ValueError(f"name must be an identifier that torch does not use, got {name!r}")
     if name in lora_names(model):
         raise ValueError(f"name must be a new one, got {name!r}, which the model has")
     for _, _, place in _places(model):

@@ -6,10 +6,11 @@ only. xPos multiplies it by zeta_i ** ((m - n) / scale_base), which fades with d
 
 **The origin of xPos.** The factor is split in two, zeta**((m - o) / scale_base) for the query and
 zeta**((o - n) / scale_base) for the key. Any origin o gives the same product, but not the same
-factors: far from o one of them overflows. So queries are taken in windows, and the middle of a
-window is its origin. Inside a window the factors are bounded, a key that lies before it only
-fades, and nothing depends on how long the sequence is or was. Keys are cached rotated but
-without their factor: it depends on the window of the query that reads them.
+factors: far from o one of them overflows. So queries are taken in windows, and the first query of
+a window is its origin. Inside a window the factors are bounded; a key that lies before it only
+fades, and its factor never vanishes before the product does; and nothing depends on how long the
+sequence is or was. Keys are cached rotated but without their factor: it depends on the window of
+the query that reads them.
 """
 
 import math
@@ -162,8 +163,8 @@ def power_of_two(length: int) -> int:
 def xpos_window(scale_base: float, dtype: torch.dtype) -> int:
     """How many queries may share one origin: 2 scale bases in float16, 16 otherwise.
 
-    A factor is then at most (7/2)**1 or (7/2)**8 = 22,519, and even the product of a query with
-    a key of its future, which is masked, stays far from overflow.
+    The factor of a key is then at most (7/2)**2 = 12 or (7/2)**16 = 5e8, and so is the product's
+    of a query with a key of its future, which is masked: both far from overflow.
     """
     return max(1, int((2 if dtype == torch.float16 else 16) * scale_base))
 
@@ -187,8 +188,7 @@ def apply_xpos(
     Source: Sun et al. 2022 (arXiv:2212.10554), section 3.2.
     """
     count, dim_head = queries.shape[-2:]
-    origin = first + count // 2
-    decay = key_decay(keys.shape[-2], origin, dim_head, scale_base, keys.device, keys.dtype)
+    decay = key_decay(keys.shape[-2], first, dim_head, scale_base, keys.device, keys.dtype)
     faded = (keys * decay).to(keys.dtype)
     return (queries / decay[first : first + count]).to(queries.dtype), faded
 
@@ -204,7 +204,7 @@ def rotate_queries_keys(
     """Give queries and keys their positions: rotation and, with `use_xpos`, the xPos decay.
 
     The product of a returned query and a returned key depends on the difference of their
-    positions only, whatever the positions are. The origin of the xPos factors is the middle of
+    positions only, whatever the positions are. The origin of the xPos factors is the first of
     the query positions. A key after the last query gets the factor of the last query's position,
     since causal attention never reads it.
 
@@ -219,7 +219,7 @@ def rotate_queries_keys(
     Returns:
         Rotated queries and keys in the dtype they came in, or, when the query positions lie so
         far apart that its range cannot hold the factors, in the narrowest of float32 and float64
-        that can. (With the default scale base: from 1,133 positions on in float16, 64,589 in
+        that can. (With the default scale base: from 1,133 positions on in float16, 32,862 in
         float32.)
 
     Raises:
@@ -244,11 +244,10 @@ def rotate_queries_keys(
     if not flag("use_xpos", use_xpos) or not query_at.numel():
         return _turn(queries, query_at, dtype), _turn(keys, key_at, dtype)
     start, last = query_at.min(), query_at.max()
-    origin = ((start + last) / 2).floor()
     dtype = _dtype_for_span((last - start).item(), scale_base, dtype)
-    key_distances = origin - key_at.clamp(max=last)
+    key_distances = start - key_at.clamp(max=last)
     return (
-        _turn(queries, query_at, dtype, query_at - origin, scale_base),
+        _turn(queries, query_at, dtype, query_at - start, scale_base),
         _turn(keys, key_at, dtype, key_distances, scale_base),
     )
 
@@ -288,12 +287,8 @@ def _turn(
 
 
 def _dtype_for_span(span: float, scale_base: float, dtype: torch.dtype) -> torch.dtype:
-    """The narrowest dtype, from `dtype` up, whose range holds the factors with room to spare.
-
-    The room of 14 powers of two is for the values, and so that the factors of keys far back
-    do not underflow much before the product does.
-    """
-    powers_of_two = span / 2 / scale_base * math.log2(7 / 2) + 14
+    """The narrowest dtype, from `dtype` up, that holds the factors and leaves 2**12 for values."""
+    powers_of_two = span / scale_base * math.log2(7 / 2) + 12
     for candidate in (dtype, torch.float32, torch.float64):
         if powers_of_two < math.log2(torch.finfo(candidate).max):
             return candidate
