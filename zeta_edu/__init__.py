@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from zeta_edu import views
     from zeta_edu.exercises import check, hint, progress
     from zeta_edu.lm import TransformerLM, load_pretrained
+    from zeta_edu.lm.adapter_files import load_lora, save_lora
+    from zeta_edu.lm.palm import load_palm
 
 __all__ = [
     "KVCache",
@@ -29,11 +31,14 @@ __all__ = [
     "add_lora",
     "check",
     "hint",
+    "load_lora",
+    "load_palm",
     "load_pretrained",
     "merge_lora",
     "progress",
     "record_attention",
     "rotate_queries_keys",
+    "save_lora",
     "unmerge_lora",
     "use_lora",
     "views",
@@ -43,7 +48,10 @@ __version__ = "0.1.0"
 # Loaded on first use: the block itself needs neither matplotlib nor a tokenizer.
 _LATER = {
     "TransformerLM": "zeta_edu.lm",
+    "load_lora": "zeta_edu.lm.adapter_files",
+    "load_palm": "zeta_edu.lm.palm",
     "load_pretrained": "zeta_edu.lm",
+    "save_lora": "zeta_edu.lm.adapter_files",
     "check": "zeta_edu.exercises",
     "hint": "zeta_edu.exercises",
     "progress": "zeta_edu.exercises",

@@ -45,7 +45,7 @@ def add_lora(
     >>> sum(p.numel() for p in block.parameters() if p.requires_grad)
     192
     """
-    targets, blocks = _check_targets(targets), _blocks(model)
+    targets, blocks = check_targets(targets), _blocks(model)
     _check_free(model, targets, name)
     loras = [
         _new_lora(block, target, rank, alpha, dropout) for block in blocks for target in targets
@@ -61,6 +61,28 @@ def add_lora(
 def lora_names(model: nn.Module) -> list[str]:
     """Return the names of a model's adapters, sorted."""
     return sorted({name for _, _, place in _places(model) for name in place})
+
+
+def lora_places(model: nn.Module, targets: Sequence[str]) -> dict[str, torch.Size]:
+    """Return the paths in a model where adapters may be, with the shape (out, in) of the weight."""
+    return {
+        f"{path}.{target}".removeprefix("."): _target_weight(block, target).shape
+        for path, block in model.named_modules()
+        if isinstance(block, TransformerBlock)
+        for target in targets
+    }
+
+
+def adapter_modules(model: nn.Module, name: str) -> dict[str, LoRA]:
+    """Return the modules of the adapter of that name, by paths as in `lora_places`."""
+    return {
+        f"{path}.{target}".removeprefix("."): lora
+        for path, block in model.named_modules()
+        if isinstance(block, TransformerBlock)
+        for target in FinetuneModules.NAMES
+        if isinstance(place := getattr(block.finetune_modules, target), Adapters)
+        and isinstance(lora := dict(place.items()).get(name), LoRA)
+    }
 
 
 def use_lora(model: Model, name: str | None) -> Model:
@@ -157,7 +179,8 @@ def _places(model: nn.Module) -> Iterator[tuple[TransformerBlock, str, Adapters]
                 yield block, target, place
 
 
-def _check_targets(targets: Sequence[str]) -> tuple[str, ...]:
+def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    """Return `targets` as a tuple of some of "q", "k", "v" and "o", or raise an error."""
     allowed = f"some of {FinetuneModules.NAMES}, each once"
     if isinstance(targets, str) or not isinstance(targets, Sequence):
         raise TypeError(f"targets must be a sequence, {allowed}, got {targets!r}")

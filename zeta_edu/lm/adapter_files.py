@@ -1,0 +1,111 @@
+"""LoRA adapters as files of their own: a few kilobytes beside a model they can be put back on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from zeta_edu.adapters import (
+    Model,
+    adapter_modules,
+    add_lora,
+    check_targets,
+    lora_names,
+    lora_places,
+)
+from zeta_edu.lm.checkpoints import check_tensors, read_tensors
+from zeta_edu.lm.files import write_atomically
+from zeta_edu.lora import LoRA
+
+FORMAT = "zeta_edu.LoRA"
+
+
+def save_lora(model: nn.Module, path: str | Path, name: str = "default") -> None:
+    """Write one adapter of a model to a safetensors file, and nothing of the model itself.
+
+    Args:
+        model: a `TransformerBlock`, a `TransformerLM`, or anything that contains blocks.
+        path: the file; one that is there is replaced.
+        name: of the adapter.
+
+    Raises:
+        ValueError: the model has no adapter of that name, or a number in it is not finite.
+    """
+    loras = adapter_modules(model, name)
+    if not loras:
+        raise ValueError(f"name must be one of the adapters {lora_names(model)}, got {name!r}")
+    tensors = {
+        f"{place}.{part}": getattr(lora, part).detach().cpu().contiguous()
+        for place, lora in loras.items()
+        for part in ("A", "B")
+    }
+    for place, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"adapter {name!r} is not finite at {place!r}; nothing was saved")
+    lora = next(iter(loras.values()))
+    settings = {
+        "alpha": lora.scale * lora.A.shape[1],
+        "dropout": lora.dropout.p,
+        "targets": sorted({place.rpartition(".")[2] for place in loras}, key="qkvo".index),
+    }
+    texts = {"format": FORMAT, "adapter": json.dumps(settings)}
+    write_atomically(path, safetensors_bytes(tensors, texts))
+
+
+def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
+    """Add the adapter in a file to a model of the shape it was made for, and make it active.
+
+    Args:
+        model: changed in place; nothing but the adapter is trainable afterwards.
+        path: a file that `save_lora` wrote.
+        name: that the adapter gets; a new one.
+
+    Returns:
+        The same model.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: the file is damaged, no adapter, or one for a model of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
+    tensors, texts = read_tensors(path)
+    settings = _settings(texts, path)
+    ranks = {tensor.shape[-1] for place, tensor in tensors.items() if place.endswith(".A")}
+    if len(ranks) != 1:
+        raise ValueError(f"{str(path)!r} must hold updates of one rank, got {sorted(ranks)}")
+    rank = ranks.pop()
+    check_tensors(tensors, _expected(model, settings["targets"], rank), path)
+    add_lora(model, rank, name=name, **settings)
+    with torch.no_grad():
+        for place, lora in adapter_modules(model, name).items():
+            lora.A.copy_(tensors[f"{place}.A"])
+            lora.B.copy_(tensors[f"{place}.B"])
+    return model
+
+
+def _settings(texts: dict[str, str], path: Path) -> dict[str, Any]:
+    """Read what the tensors do not show, and refuse what no adapter can have."""
+    if texts.get("format") != FORMAT:
+        raise ValueError(f"{str(path)!r} is not the file of a LoRA adapter")
+    try:
+        settings = json.loads(texts["adapter"])
+        LoRA(1, 1, 1, settings["alpha"], settings["dropout"])
+        check_targets(settings["targets"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} describes no adapter: {error!r}") from None
+    return {name: settings[name] for name in ("alpha", "dropout", "targets")}
+
+
+def _expected(model: nn.Module, targets: Sequence[str], rank: int) -> dict[str, Tensor]:
+    """Return empty tensors of the names and shapes that an adapter of this model has."""
+    expected = {}
+    for place, (dim_out, dim) in lora_places(model, targets).items():
+        expected[f"{place}.A"] = torch.empty(dim, rank, device="meta")
+        expected[f"{place}.B"] = torch.empty(rank, dim_out, device="meta")
+    return expected

@@ -1,0 +1,169 @@
+"""Loading checkpoints of palm-rlhf-pytorch's PaLM, whose block this package's block is."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeta_edu.checks import flag, positive_number
+from zeta_edu.lm.model import TransformerLM
+
+# What a checkpoint holds besides weights: tables, which are made anew, and a bias of zeros.
+_TABLES = re.compile(r"(.*\.)?(inv_freq|rotary_emb\.scale|pos_emb|pos_emb_scale|mask)")
+_BLOCK = ("norm.gamma", "fused_attn_ff_proj.weight", "attn_out.weight", "ff_out.2.weight")
+_SCALES = ("q_scale", "k_scale")
+
+
+def load_palm(
+    path: str | Path,
+    norm: str = "auto",
+    *,
+    causal: bool = True,
+    use_xpos: bool = True,
+    xpos_scale_base: float = 512,
+    qk_scale: float | None = None,
+    flash_attn: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> TransformerLM:
+    """Read a PaLM that palm-rlhf-pytorch saved with `torch.save(model.state_dict(), path)`.
+
+    The sizes are read off the shapes. What no shape shows has to be known. Nothing in the file
+    is executed.
+
+    Args:
+        path: the file.
+        norm: how it stores the gains of its norms: "direct" as they are (releases before 0.2.4,
+            and so the public files of May 2023), "offset" minus 1 (releases since), "auto" to
+            judge by the values of all gains together.
+        causal: as the model was trained.
+        use_xpos: as the model was trained; releases up to 0.0.35 had no xPos.
+        xpos_scale_base: as the model was trained.
+        qk_scale: factor of the logits of a model with q_scale and k_scale; dim_head ** -0.5 when
+            None, as in releases since 0.1.0.
+        flash_attn: whether the model made of it uses torch's fused kernels.
+        dtype: of the model's weights; a gain is brought to it before 1 is added.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        TypeError: an argument is of the wrong kind.
+        ValueError: the file is no such checkpoint, or `norm` is "auto" and both readings fit.
+
+    Source: palm-rlhf-pytorch on the Python package index, its module `palm`.
+    """
+    if norm not in ("auto", "direct", "offset"):
+        raise ValueError(f"norm must be 'auto', 'direct' or 'offset', got {norm!r}")
+    if dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        raise TypeError(f"dtype must be a floating-point dtype, got {dtype!r}")
+    tensors = _read(Path(path))
+    config = _config(tensors, Path(path))
+    tensors = dict(_renamed(tensors, config["depth"], Path(path)))
+    offset = _gains_are_offset(tensors, norm, Path(path))
+    if config["qk_rmsnorm"]:
+        scale = config["dim_head"] ** -0.5 if qk_scale is None else qk_scale
+        config["qk_scale"] = positive_number("qk_scale", scale)
+    config |= {"causal": flag("causal", causal), "use_xpos": flag("use_xpos", use_xpos)}
+    config |= {"xpos_scale_base": positive_number("xpos_scale_base", xpos_scale_base)}
+    with torch.device("meta"):  # the file's own tensors become the weights: no second copy
+        model = TransformerLM(**config, flash_attn=flag("flash_attn", flash_attn))
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.to(dtype)
+        if offset and name.endswith("gamma"):
+            tensors[name] += 1
+    model.load_state_dict(tensors, assign=True)
+    return model.requires_grad_(True).eval()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors, and nothing else, and leave out what is no weight."""
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{str(path)!r} is not a whole file of tensors: {reason}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise ValueError(f"{str(path)!r} is not a state dict: it holds more than named tensors")
+    for name in [name for name in tensors if _TABLES.fullmatch(name)]:
+        del tensors[name]
+    return tensors
+
+
+def _config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """Read the sizes of the model off the shapes of its tensors."""
+    first = "layers.0.fn."
+    names = ("fused_attn_ff_proj.weight", "attn_out.weight", "ff_out.2.weight")
+    needed = ("token_emb.weight", *(first + name for name in names))
+    for name in needed:
+        if name not in tensors or tensors[name].ndim != 2:
+            raise ValueError(
+                f"{str(path)!r} lacks a matrix {name!r}: it is no PaLM of palm-rlhf-pytorch, or of "
+                "the releases around 0.0.60, which had an encoder and a decoder"
+            )
+    embedding, fused, attn_out, ff_out = (tensors[name].shape for name in needed)
+    dim_head, odd = divmod(fused[0] - attn_out[1] - 2 * ff_out[1], 2)
+    if odd or dim_head < 1 or attn_out[1] % dim_head or ff_out[1] % embedding[1]:
+        shapes = ", ".join(str(tuple(tensors[name].shape)) for name in needed)
+        raise ValueError(f"{str(path)!r} has shapes that fit no PaLM: {shapes}")
+    layers = {int(found[1]) for name in tensors if (found := re.match(r"layers\.(\d+)\.", name))}
+    return {
+        "num_tokens": embedding[0],
+        "dim": embedding[1],
+        "depth": max(layers) + 1,
+        "dim_head": dim_head,
+        "heads": attn_out[1] // dim_head,
+        "ff_mult": ff_out[1] // embedding[1],
+        "qk_rmsnorm": first + "q_scale" in tensors,
+    }
+
+
+def _renamed(tensors: dict[str, Tensor], depth: int, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield each weight under this package's name, and refuse what is left over."""
+    left = dict(tensors)
+    logits = left.pop("to_logits.weight", None)
+    if logits is not None and not torch.equal(logits, left["token_emb.weight"]):
+        raise ValueError(f"{str(path)!r} has logits that are not tied to the embedding")
+    for name in [name for name in left if name.endswith("norm.beta")]:
+        if left.pop(name).any():
+            raise ValueError(f"{str(path)!r} has a bias {name!r} that is not 0")
+    names = {"embedding.weight": "token_emb.weight", "norm.gamma": "norm.gamma"}
+    in_block = _BLOCK + _SCALES if "layers.0.fn.q_scale" in left else _BLOCK
+    for i in range(depth):
+        names |= {f"blocks.{i}.{name}": f"layers.{i}.fn.{name}" for name in in_block}
+    missing = sorted(set(names.values()) - left.keys())
+    unknown = sorted(left.keys() - set(names.values()))
+    if missing or unknown:
+        fault = f"lacks {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0]!r}"
+        raise ValueError(f"{str(path)!r} {fault}: it is no plain PaLM of palm-rlhf-pytorch")
+    for ours, theirs in names.items():
+        yield ours, left[theirs]
+
+
+def _gains_are_offset(tensors: dict[str, Tensor], norm: str, path: Path) -> bool:
+    """Whether 1 must be added to the gains.
+
+    Gains rest at 1 and hardly ever turn negative. Read as they are, they fit when next to none is
+    negative and their median is not 0. Read as gain minus 1, they fit when their median is not far
+    above 0. One layer alone can mislead: trained gains below 0.5 exist.
+    """
+    if norm != "auto":
+        return norm == "offset"
+    gains = torch.cat([t.float() for name, t in tensors.items() if name.endswith("gamma")])
+    negative, median = (gains < 0).float().mean().item(), gains.median().item()
+    direct, offset = negative < 0.02 and median > 0.1, median < 0.6
+    if direct == offset:
+        which = "both" if direct else "neither"
+        raise ValueError(
+            f"norm='auto' cannot tell how {str(path)!r} stores its gains (median {median:.2f}, "
+            f"{negative:.0%} negative: {which} fit): give 'direct' for releases of "
+            "palm-rlhf-pytorch before 0.2.4, 'offset' since"
+        )
+    return offset
