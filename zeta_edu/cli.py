@@ -1,0 +1,73 @@
+"""The command `zeta-edu`: one door to the lessons, the models and the views."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+EXAMPLES = """\
+a first hour:
+  zeta-edu lab                              open the lessons, on copies of your own
+  zeta-edu generate "def add(a, b):"        let the shipped model go on with a line of Python
+  zeta-edu view "def add(a, b):" -o a.html  write a page that shows what its heads look at
+  zeta-edu train --help                     train a model of your own on text of your own
+
+"zeta-edu COMMAND --help" tells all that a command can do.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command that the parts of the package bring."""
+    from zeta_edu import lab
+    from zeta_edu.lm import commands as model_commands
+    from zeta_edu.views import commands as view_commands
+
+    parser = argparse.ArgumentParser(
+        prog="zeta-edu",
+        description="Learn a transformer block by building it, see it move, and use it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"zeta-edu {version('zeta-edu')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for part in (lab, model_commands, view_commands):
+        part.add_commands(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after `zeta-edu`; those of the command line when None.
+
+    Returns:
+        The exit code: 0 when all went well, 2 when the command could not do what was asked (one
+        sentence on stderr says why), 130 when it was interrupted.
+    """
+    try:
+        parser = build_parser()
+        arguments = parser.parse_args(argv)
+        if not hasattr(arguments, "run"):
+            parser.print_help()
+            return 0
+        code = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone (zeta-edu generate ... | head): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"zeta-edu: {one_sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def one_sentence(error: Exception) -> str:
+    """Return what went wrong on one line, without the error's class or number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
