@@ -1,0 +1,105 @@
+"""`zeta-edu train` and `zeta-edu generate`: what the commands accept.
+
+What they do is in `train_command.py` and below, imported only when a command runs.
+"""
+
+import argparse
+from typing import Any
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the subcommands `train` and `generate` to the command line."""
+    _add_train(subparsers)
+    _add_generate(subparsers)
+
+
+def _add_train(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a language model on Python's standard library or on your own text",
+        description="Train a language model. Without options it trains a small one on the "
+        "source of Python's own standard library in a few minutes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run_train)
+    parser.add_argument("--out", default="model", metavar="FOLDER", help="where to save")
+    parser.add_argument("--text", metavar="PATH", help="a file or folder; else Python's library")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+    shape = parser.add_argument_group("shape of the model")
+    shape.add_argument("--dim", type=int, default=128, help="width of the residual stream")
+    shape.add_argument("--depth", type=int, default=4, help="number of blocks")
+    shape.add_argument("--heads", type=int, default=4, help="attention heads")
+    shape.add_argument("--dim-head", type=int, default=32, help="width of a head")
+    shape.add_argument("--kv-heads", type=int, default=1, help="heads of keys and values")
+    shape.add_argument("--ff-mult", type=int, default=2, help="feed-forward width over dim")
+    shape.add_argument("--qk-rmsnorm", action="store_true", help="normalise queries and keys")
+    shape.add_argument("--no-xpos", action="store_true", help="rotate without the xPos decay")
+    shape.add_argument("--dropout", type=float, default=0.0, help="in attention and feed-forward")
+    shape.add_argument("--vocab", type=int, default=2048, help="ids of the tokenizer")
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--steps", type=int, default=1000, help="optimizer steps")
+    training.add_argument("--batch", type=int, default=16, help="windows in a step")
+    training.add_argument("--length", type=int, default=128, help="tokens in a window")
+    training.add_argument("--accumulate", type=int, default=1, help="parts a batch is cut into")
+    training.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    training.add_argument("--warmup", type=int, default=100, help="steps to the peak")
+    training.add_argument("--weight-decay", type=float, default=0.1, help="of the matrices")
+    training.add_argument("--clip", type=float, default=1.0, help="largest gradient norm")
+    training.add_argument("--seed", type=int, default=0, help="of weights, windows and dropout")
+
+    running = parser.add_argument_group("running")
+    running.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    running.add_argument("--threads", type=int, help="of the CPU; torch's choice when not given")
+    running.add_argument("--bf16", action="store_true", help="compute in bfloat16 (autocast)")
+    running.add_argument("--compile", action="store_true", help="use torch.compile")
+    running.add_argument("--evaluate-every", type=int, default=250, help="steps to validation")
+    running.add_argument("--save-every", type=int, default=250, help="steps to a checkpoint")
+    running.add_argument(
+        "--keep",
+        type=_steps,
+        default=[],
+        metavar="STEP,STEP,...",
+        help="also keep the model as it is at these steps, in --out/steps",
+    )
+    running.add_argument("--half", action="store_true", help="save the model in float16")
+
+
+def _add_generate(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a text with a trained model",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run_generate)
+    parser.add_argument("prompt", help="the text to continue; \\n stands for a new line")
+    parser.add_argument("--model", default="python-small", help="a shipped model, or a folder")
+    parser.add_argument("--max-tokens", type=int, default=128, help="most tokens to add")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest")
+    parser.add_argument("--top-k", type=int, help="draw from the k likeliest")
+    parser.add_argument("--top-p", type=float, help="draw from the likeliest up to p")
+    parser.add_argument("--seed", type=int, help="another continuation each time when not given")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text")
+    parser.add_argument("--threads", type=int, help="of the CPU; torch's choice when not given")
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        return [int(step) for step in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"steps must be whole numbers, got {text!r}") from None
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train a model as the arguments say."""
+    from zeta_edu.lm.train_command import run
+
+    return run(arguments)
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Print a prompt and, as it comes, its continuation."""
+    from zeta_edu.lm.generate_command import run
+
+    return run(arguments)
