@@ -169,7 +169,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_code_lessons_scripts_and_models(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {path.relative_to(ROOT).as_posix() for path in MODULES}
-    for kind in ("zeta_edu/views/js/**/*.js", "zeta_edu/lm/pretrained/**/*"):
+    for kind in ("zeta_edu/views/js/**/*.js", "zeta_edu/lm/shipped/**/*"):
         files = {path for path in ROOT.glob(kind) if path.is_file()}
         assert files, f"there is no {kind}"
         wanted |= {path.relative_to(ROOT).as_posix() for path in files}
@@ -202,9 +202,9 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
 
 def test_annotated_shapes_are_the_true_ones() -> None:
     program = (
-        "from jaxtyping import install_import_hook\n"
+        "import tests.typechecking\nfrom jaxtyping import install_import_hook\n"
         f"names = [f'zeta_edu.{{name}}' for name in {[*CORE, 'lm.model', 'lm.generation']}]\n"
-        "install_import_hook(names, 'beartype.beartype')\n"
+        "install_import_hook(names, 'tests.typechecking.check')\n"
         "import itertools, torch\n"
         "from zeta_edu import LoRA, TransformerBlock, TransformerLM, record_attention\n"
         "torch.manual_seed(0)\n"
@@ -223,5 +223,6 @@ def test_annotated_shapes_are_the_true_ones() -> None:
         "model(torch.randint(11, (2, 6)))\n"
         "model.generate(torch.randint(11, (1, 3)), 4, seed=0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -43,7 +43,7 @@ def add_lora(
 
     >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), rank=2)
     >>> sum(p.numel() for p in block.parameters() if p.requires_grad)
-    192
+    224
     """
     targets, blocks = check_targets(targets), _blocks(model)
     _check_free(model, targets, name)

@@ -51,7 +51,7 @@ def visible_keys(
     queries: int,
     keys: int,
     device: torch.device,
-    mask: Bool[Tensor, "*some query key"] | None,
+    mask: Bool[Tensor, "*some #query key"] | None,
     causal: bool,
 ) -> Bool[Tensor, "*some query key"] | None:
     """Which query may see which key by `mask` and causality together; None when each may all."""

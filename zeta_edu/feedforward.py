@@ -19,6 +19,7 @@ class SwiGLU(nn.Module):
     Source:
         Shazeer 2020, "GLU Variants Improve Transformer" (arXiv:2002.05202), equation 5.
 
+    >>> import torch
     >>> SwiGLU()(torch.tensor([2.0, 0.0]))  # value 2, gate 0: silu(0) = 0
     tensor([0.])
     """

@@ -24,7 +24,7 @@ from typing import Any
 
 MANIFEST = ".zeta_edu.json"
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
-SECONDS_TO_START = 60
+SECONDS_TO_START = 120
 
 
 def add_commands(subparsers: Any) -> None:

@@ -119,7 +119,11 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, capsys, m
     train(expect=130)
     assert "--resume goes on" in capsys.readouterr().out
     monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
+    capsys.readouterr()
     train("--resume")
+    shown = capsys.readouterr().err
+    assert "step 8 of 8" in shown
+    assert "step 4 of 8" not in shown
     for name in ("model.safetensors", "tokenizer.json"):
         assert (folder / "out" / name).read_bytes() == (folder / "unbroken" / name).read_bytes()
     losses = [

@@ -84,6 +84,14 @@ def test_a_reordered_cache_continues_the_other_sequence():
     torch.testing.assert_close(logits, expected, atol=1e-10, rtol=0)
 
 
+def test_the_model_is_a_residual_stream_read_through_the_embedding():
+    model, tokens = small(), some_tokens(2, 7)
+    x = model.embedding.weight[tokens]
+    for block in model.blocks:
+        x = x + block(x)
+    torch.testing.assert_close(model(tokens), model.norm(x) @ model.embedding.weight.T)
+
+
 def test_the_residual_leaves_the_embedding_as_it_was():
     model = small()
     weight = model.embedding.weight.detach().clone()
@@ -132,6 +140,11 @@ def test_the_configuration_makes_the_same_model_again():
     again.load_state_dict(model.state_dict())
     assert again.config == model.config
     assert again.eval()(some_tokens(1, 5)).equal(model(some_tokens(1, 5)))
+
+
+def test_the_configuration_names_the_defaults_too():
+    assert small().config["qk_scale"] == 8
+    assert small().config["kv_heads"] == 1
 
 
 def test_the_configuration_cannot_be_changed_from_outside():

@@ -47,8 +47,9 @@ def test_newline_and_indentation_are_one_token(tokenizer):
     assert "\n    " in tokenizer.pieces(tokenizer.encode("def f():\n    return 1"))
 
 
-def test_every_digit_is_a_token(tokenizer):
-    assert tokenizer.pieces(tokenizer.encode("2024")) == ["2", "0", "2", "4"]
+def test_every_digit_is_a_token_however_often_a_number_comes():
+    tokenizer = Tokenizer.train(["x = 2024\n" * 50], vocab_size=300)
+    assert tokenizer.pieces(tokenizer.encode("x = 2024")) == ["x", " =", " 2", "0", "2", "4"]
 
 
 def test_a_name_is_never_merged_with_punctuation(text):

@@ -80,6 +80,16 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tokens, tmp_path, stop, dro
         assert broken.get_parameter(name).equal(parameter), name
 
 
+def test_every_step_reads_its_own_windows(tokens):
+    from zeta_edu.lm.data import TokenWindows
+
+    model, seen = new_model(), []
+    model.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    train(model, tokens, tokens, options(steps=4, evaluate_every=100, seed=7))
+    windows = TokenWindows(tokens, batch_size=4, length=16, seed=7)
+    assert all(seen[step].equal(windows.batch(step)[0]) for step in range(4))
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np, torch

@@ -26,7 +26,12 @@ def _add_train(subparsers: Any) -> None:
     parser.add_argument("--text", metavar="PATH", help="a file or folder; else Python's library")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
 
-    shape = parser.add_argument_group("shape of the model")
+    _add_shape(parser.add_argument_group("shape of the model"))
+    _add_training(parser.add_argument_group("training"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_shape(shape: Any) -> None:
     shape.add_argument("--dim", type=int, default=128, help="width of the residual stream")
     shape.add_argument("--depth", type=int, default=4, help="number of blocks")
     shape.add_argument("--heads", type=int, default=4, help="attention heads")
@@ -38,7 +43,8 @@ def _add_train(subparsers: Any) -> None:
     shape.add_argument("--dropout", type=float, default=0.0, help="in attention and feed-forward")
     shape.add_argument("--vocab", type=int, default=2048, help="ids of the tokenizer")
 
-    training = parser.add_argument_group("training")
+
+def _add_training(training: Any) -> None:
     training.add_argument("--steps", type=int, default=1000, help="optimizer steps")
     training.add_argument("--batch", type=int, default=16, help="windows in a step")
     training.add_argument("--length", type=int, default=128, help="tokens in a window")
@@ -49,7 +55,8 @@ def _add_train(subparsers: Any) -> None:
     training.add_argument("--clip", type=float, default=1.0, help="largest gradient norm")
     training.add_argument("--seed", type=int, default=0, help="of weights, windows and dropout")
 
-    running = parser.add_argument_group("running")
+
+def _add_running(running: Any) -> None:
     running.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     running.add_argument("--threads", type=int, help="of the CPU; torch's choice when not given")
     running.add_argument("--bf16", action="store_true", help="compute in bfloat16 (autocast)")

@@ -9,7 +9,7 @@ import sysconfig
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Document(NamedTuple):
     text: str
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What this module needs of a tokenizer."""
 

@@ -169,7 +169,7 @@ def _stream_text(
     tokens = torch.tensor([ids], device=model.embedding.weight.device)
     new = _new_tokens(model, tokens, max_new_tokens, sampling, stop_ids)
     kept = (i for token in new if (i := int(token)) not in stop_ids)
-    return _cut_at(tokenizer.decode_each(kept), stop_strings)
+    return cut_at(tokenizer.decode_each(kept), stop_strings)
 
 
 def _check_count(max_new_tokens: int) -> None:
@@ -243,7 +243,7 @@ def _stop_ids(stop: Stop) -> frozenset[int]:
     return ids
 
 
-def _cut_at(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
+def cut_at(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
     """Pass text on up to the first stop, holding back what may be the beginning of one."""
     held = ""
     for piece in pieces:

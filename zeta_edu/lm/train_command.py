@@ -38,14 +38,25 @@ class Text:
 def run(arguments: argparse.Namespace) -> int:
     """Train a model as the arguments say."""
     options = _options(arguments)
-    for step in arguments.keep:
-        if not 1 <= step <= options.steps:
-            raise ValueError(f"--keep {step} is not among the steps 1 to {options.steps}")
     out = _out_folder(arguments)
     _set_up(arguments)
     tokenizer, training, validation = _read(arguments, out)
     model = _model(arguments, tokenizer)
     _announce(model, training, validation, options)
+    progress = _train(arguments, model, options, training, validation)
+    save_model(model, out, dtype=_dtype(arguments))
+    _finish(arguments, model, options, progress, training, validation)
+    return 0
+
+
+def _train(
+    arguments: argparse.Namespace,
+    model: TransformerLM,
+    options: TrainingOptions,
+    training: Text,
+    validation: Text,
+) -> Progress:
+    out = Path(arguments.out)
     bar, log = ProgressBar(options.steps), CsvLog(out / LOG)
 
     def report(progress: Progress) -> None:
@@ -54,28 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
         if progress.step in arguments.keep:
             save_model(model, out / "steps" / f"{progress.step:06d}", dtype=_dtype(arguments))
 
+    saving = {"state": out / STATE, "resume": arguments.resume}
     try:
         with closing(bar), closing(log):
-            progress = train(
-                model,
-                training.tokens,
-                validation.tokens,
-                options,
-                state=out / STATE,
-                resume=arguments.resume,
-                report=report,
+            return train(
+                model, training.tokens, validation.tokens, options, **saving, report=report
             )
     except FloatingPointError as error:
         raise ValueError(str(error)) from None
     except KeyboardInterrupt:
         print(f"\nStopped. The same command with --resume goes on from {str(out / STATE)!r}.")
         raise
-    save_model(model, out, dtype=_dtype(arguments))
-    _finish(arguments, model, options, progress, training, validation)
-    return 0
 
 
 def _options(arguments: argparse.Namespace) -> TrainingOptions:
+    for step in arguments.keep:
+        if not 1 <= step <= arguments.steps:
+            raise ValueError(f"--keep {step} is not among the steps 1 to {arguments.steps}")
     return TrainingOptions(
         steps=arguments.steps,
         batch_size=arguments.batch,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -107,8 +107,8 @@ class Progress:
 
 def train(
     model: TransformerLM,
-    tokens: Int[np.ndarray, " tokens"],
-    validation_tokens: Int[np.ndarray, " validation_tokens"],
+    tokens: Integer[np.ndarray, " tokens"],
+    validation_tokens: Integer[np.ndarray, " validation_tokens"],
     options: TrainingOptions,
     *,
     state: str | Path | None = None,
@@ -237,7 +237,7 @@ def update(model: TransformerLM, optimizer: Optimizer, clip: float) -> float:
 @torch.no_grad()
 def evaluate(
     model: TransformerLM,
-    tokens: Int[np.ndarray, " tokens"],
+    tokens: Integer[np.ndarray, " tokens"],
     length: int,
     bf16: bool = False,
     windows: int | None = _VALIDATION_WINDOWS,
@@ -285,7 +285,7 @@ def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
     return loss / math.log(2) * tokens / text_bytes
 
 
-def fingerprint(tokens: Int[np.ndarray, " tokens"]) -> str:
+def fingerprint(tokens: Integer[np.ndarray, " tokens"]) -> str:
     """Return a hash by which the same text, encoded the same way, is known again."""
     return hashlib.sha256(tokens.tobytes()).hexdigest()
 
