@@ -150,7 +150,8 @@ def _new_lora(
 ) -> LoRA:
     weight = _target_weight(block, target)
     dim_out, dim = weight.shape
-    return LoRA(dim, dim_out, rank, alpha, dropout).to(weight.device, weight.dtype)
+    lora = LoRA(dim, dim_out, rank, alpha, dropout).to(weight.device, weight.dtype)
+    return lora.train(block.training)
 
 
 def _target_weight(block: TransformerBlock, target: str) -> Tensor:

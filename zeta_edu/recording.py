@@ -72,7 +72,7 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
                 queries, keys, _values, mask = inputs
                 with torch.no_grad():
                     record.weights.append(core.weights(queries, keys, mask))
-                record.names.append(name.rpartition(".")[0].removeprefix("_orig_mod."))
+                record.names.append(_block_path(name))
 
         return collect
 
@@ -85,3 +85,8 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _block_path(core: str) -> str:
+    """The path of the block that a core is in, as if nothing were compiled."""
+    return ".".join(part for part in core.split(".")[:-1] if part != "_orig_mod")

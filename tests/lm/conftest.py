@@ -1,5 +1,6 @@
 """What the tests of language models share: a small text, its tokenizer, small models."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,3 +33,9 @@ def model(tokenizer: Tokenizer) -> TransformerLM:
     model = TransformerLM(len(tokenizer), dim=32, depth=2, heads=2, dim_head=16, ff_mult=2)
     model.tokenizer = tokenizer
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tokens(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """The small text as ids."""
+    return np.array(tokenizer.encode(text), dtype=np.uint16)

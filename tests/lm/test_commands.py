@@ -104,6 +104,22 @@ def test_the_card_says_what_the_model_is(folder):
     assert torch.__version__ in card
 
 
+def test_the_help_gives_defaults_and_no_empty_ones(capsys):
+    for command in ("train", "generate"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of weights, windows and dropout (default: 0)" in said
+    assert "(default: python-small)" in said
+    assert not re.search(r"default: (None|False|\[\])", said)
+
+
+def test_a_folder_with_braces_in_its_name_is_text_too(folder):
+    (folder / "mine").rename(folder / "{mine}")
+    train("--text {mine}")
+    assert "found at `{mine}`" in (folder / "out" / "README.md").read_text()
+
+
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, capsys, monkeypatch):
     train("--out unbroken")
     from zeta_edu.lm import reporting

@@ -101,7 +101,7 @@ def test_a_head_that_favours_a_hostile_token_names_it_harmlessly() -> None:
     weights[..., 1] = 1
     page = attention_view(weights, ["a", '"><img src=x onerror=alert(1)>', "b"]).html()
     assert page.count("<img") == 1
-    assert "“&quot;&gt;&lt;img·src=x·onerror=a…”" in page
+    assert "“&quot;&gt;&lt;img·src=x·onerror=al…”" in page
 
 
 def test_tokens_that_the_figure_cannot_draw_draw_no_warning() -> None:

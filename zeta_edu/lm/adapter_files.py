@@ -76,7 +76,7 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
         raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
     tensors, texts = read_tensors(path)
     settings = _settings(texts, path)
-    ranks = {tensor.shape[-1] for place, tensor in tensors.items() if place.endswith(".A")}
+    ranks = {t.shape[1] for place, t in tensors.items() if place.endswith(".A") and t.ndim == 2}
     if len(ranks) != 1:
         raise ValueError(f"{str(path)!r} must hold updates of one rank, got {sorted(ranks)}")
     rank = ranks.pop()

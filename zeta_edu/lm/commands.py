@@ -7,6 +7,15 @@ import argparse
 from typing import Any
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def add_commands(subparsers: Any) -> None:
     """Add the subcommands `train` and `generate` to the command line."""
     _add_train(subparsers)
@@ -19,7 +28,7 @@ def _add_train(subparsers: Any) -> None:
         help="train a language model on Python's standard library or on your own text",
         description="Train a language model. Without options it trains a small one on the "
         "source of Python's own standard library in a few minutes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_train)
     parser.add_argument("--out", default="model", metavar="FOLDER", help="where to save")
@@ -77,7 +86,7 @@ def _add_generate(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "generate",
         help="continue a text with a trained model",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_generate)
     parser.add_argument("prompt", help="the text to continue; \\n stands for a new line")

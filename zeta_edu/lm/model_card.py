@@ -1,6 +1,7 @@
 """The model card: a README beside the weights that says where they come from."""
 
 import platform
+import textwrap
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,9 @@ from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.training import Progress, TrainingOptions
 
 STANDARD_LIBRARY = (
-    "The text is the source of Python's standard library, as it came with Python {python}. It is "
-    "under the licence of the Python Software Foundation (PSF-2.0). Tests and tables of data are "
-    "left out."
+    "The text is the source of Python's standard library, as it came with Python {python}, under "
+    "the licence of the Python Software Foundation (PSF-2.0). Tests and tables of data are left "
+    "out."
 )
 _CARD = """\
 # {name}
@@ -71,7 +72,6 @@ def model_card(
     """Return the text of a model card."""
     values = {
         **vars(facts),
-        "text": facts.text.format(python=platform.python_version()),
         "depth": model.config["depth"],
         "num_tokens": model.config["num_tokens"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -84,4 +84,14 @@ def model_card(
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    return _CARD.format(**values)
+    paragraphs = _CARD.format(**values).split("\n\n")
+    return "\n\n".join(map(_filled, paragraphs))
+
+
+def _filled(paragraph: str) -> str:
+    """Break a paragraph into lines of 100 characters, unless its lines mean something."""
+    if paragraph.startswith(("#", "|", "    ")):
+        return paragraph
+    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False) + (
+        "\n" if paragraph.endswith("\n") else ""
+    )

@@ -1,9 +1,6 @@
 """Loading checkpoints of palm-rlhf-pytorch's PaLM, whose block this package's block is."""
 
-import pickle
 import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zeta_edu.checks import flag, positive_number
+from zeta_edu.lm.checkpoints import check_tensors
 from zeta_edu.lm.model import TransformerLM
 
 # What a checkpoint holds besides weights: tables, which are made anew, and a bias of zeros.
@@ -64,7 +62,8 @@ def load_palm(
         raise TypeError(f"dtype must be a floating-point dtype, got {dtype!r}")
     tensors = _read(Path(path))
     config = _config(tensors, Path(path))
-    tensors = dict(_renamed(tensors, config["depth"], Path(path)))
+    names = _names(config["depth"], config["qk_rmsnorm"])
+    tensors = _weights(tensors, names, Path(path))
     offset = _gains_are_offset(tensors, norm, Path(path))
     if config["qk_rmsnorm"]:
         scale = config["dim_head"] ** -0.5 if qk_scale is None else qk_scale
@@ -73,6 +72,8 @@ def load_palm(
     config |= {"xpos_scale_base": positive_number("xpos_scale_base", xpos_scale_base)}
     with torch.device("meta"):  # the file's own tensors become the weights: no second copy
         model = TransformerLM(**config, flash_attn=flag("flash_attn", flash_attn))
+    expected = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+    check_tensors({names[ours]: t for ours, t in tensors.items()}, expected, Path(path))
     for name, tensor in tensors.items():
         tensors[name] = tensor.to(dtype)
         if offset and name.endswith("gamma"):
@@ -87,7 +88,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file fails in many ways, each of them this one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a whole file of tensors: {reason}") from None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
@@ -125,8 +126,8 @@ def _config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     }
 
 
-def _renamed(tensors: dict[str, Tensor], depth: int, path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield each weight under this package's name, and refuse what is left over."""
+def _weights(tensors: dict[str, Tensor], names: dict[str, str], path: Path) -> dict[str, Tensor]:
+    """Return each weight under this package's name, and refuse what is left over."""
     left = dict(tensors)
     logits = left.pop("to_logits.weight", None)
     if logits is not None and not torch.equal(logits, left["token_emb.weight"]):
@@ -134,17 +135,21 @@ def _renamed(tensors: dict[str, Tensor], depth: int, path: Path) -> Iterator[tup
     for name in [name for name in left if name.endswith("norm.beta")]:
         if left.pop(name).any():
             raise ValueError(f"{str(path)!r} has a bias {name!r} that is not 0")
-    names = {"embedding.weight": "token_emb.weight", "norm.gamma": "norm.gamma"}
-    in_block = _BLOCK + _SCALES if "layers.0.fn.q_scale" in left else _BLOCK
-    for i in range(depth):
-        names |= {f"blocks.{i}.{name}": f"layers.{i}.fn.{name}" for name in in_block}
     missing = sorted(set(names.values()) - left.keys())
     unknown = sorted(left.keys() - set(names.values()))
     if missing or unknown:
         fault = f"lacks {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0]!r}"
         raise ValueError(f"{str(path)!r} {fault}: it is no plain PaLM of palm-rlhf-pytorch")
-    for ours, theirs in names.items():
-        yield ours, left[theirs]
+    return {ours: left[theirs] for ours, theirs in names.items()}
+
+
+def _names(depth: int, with_scales: bool) -> dict[str, str]:
+    """Return this package's names of a model's weights, and the file's names for them."""
+    names = {"embedding.weight": "token_emb.weight", "norm.gamma": "norm.gamma"}
+    for i in range(depth):
+        for name in _BLOCK + _SCALES if with_scales else _BLOCK:
+            names[f"blocks.{i}.{name}"] = f"layers.{i}.fn.{name}"
+    return names
 
 
 def _gains_are_offset(tensors: dict[str, Tensor], norm: str, path: Path) -> bool:

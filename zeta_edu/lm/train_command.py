@@ -1,6 +1,7 @@
 """What `zeta-edu train` does: reads the text, trains, saves, and tells what it did."""
 
 import argparse
+import platform
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
@@ -127,9 +128,15 @@ def _set_up(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
 
 
+def _documents(arguments: argparse.Namespace) -> list[data.Document]:
+    if arguments.text is not None:
+        return data.read_texts(arguments.text)
+    return data.python_source()
+
+
 def _read(arguments: argparse.Namespace, out: Path) -> tuple[Tokenizer, Text, Text]:
     """Read the text, split it, and encode it with a tokenizer learned from the training part."""
-    documents = data.read_texts(arguments.text) if arguments.text else data.python_source()
+    documents = _documents(arguments)
     training, validation = data.split_documents(documents)
     if arguments.resume:
         tokenizer = Tokenizer.load(out / TOKENIZER)
@@ -183,14 +190,12 @@ def _finish(
     validation: Text,
 ) -> None:
     """Validate on the whole held-out text, write the model card, and tell what was done."""
-    loss = evaluate(model, validation.tokens, options.length, options.bf16, windows=None)
+    loss = evaluate(model, validation.tokens, options.length, windows=None)
     bits = bits_per_byte(loss, len(validation.tokens), validation.bytes)
     facts = model_card.Facts(
         name=Path(arguments.out).resolve().name,
         command=_command(arguments),
-        text=f"Text of the user's: {arguments.text}."
-        if arguments.text
-        else model_card.STANDARD_LIBRARY,
+        text=_origin(arguments),
         files=len(training.documents),
         held_out_files=len(validation.documents),
         text_tokens=len(training.tokens),
@@ -210,6 +215,12 @@ def _finish(
     )
 
 
+def _origin(arguments: argparse.Namespace) -> str:
+    if arguments.text is not None:
+        return f"The text is what was found at `{arguments.text}`."
+    return model_card.STANDARD_LIBRARY.format(python=platform.python_version())
+
+
 def _beginning(training: Text) -> str:
     """Return a few characters to begin with: of Python a function, of other text a line."""
     if any(document.name.endswith(".py") for document in training.documents):
@@ -218,9 +229,13 @@ def _beginning(training: Text) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command line that repeats this training: every option, none left to defaults."""
+    """Return the command line that repeats this training: every option, none left to defaults.
+
+    Of the folder only the name is given: where it was is nobody's business.
+    """
     words = ["zeta-edu", "train"]
-    for name, value in vars(arguments).items():
+    values = vars(arguments) | {"out": Path(arguments.out).resolve().name}
+    for name, value in values.items():
         if name in ("run", "resume", "command") or value is None or value is False or value == []:
             continue
         words.append("--" + name.replace("_", "-"))

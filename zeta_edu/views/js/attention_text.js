@@ -9,6 +9,7 @@ export class TokenText {
   constructor(view) {
     this.view = view;
     this.lines = [];
+    this.marked = {};
     this.drawing = h("svg", { class: "lines", "aria-hidden": "true" });
     this.heading = h("p", { class: "note" });
     this.keys = this.strip("tokens", view.keyLabels);
@@ -78,22 +79,18 @@ export class TokenText {
     const { view } = this;
     const { now, colours } = view;
     const scale = view.data.scale(now);
+    const bad = `background:${colours.roles.not_a_number};color:#fff`;
     this.weights = view.data.line(now, now.query, now.direction);
     this.coloured().tokens.forEach((token, i) => {
       const value = this.weights[i];
-      const blank = view.data.blank(now.stage, value);
-      const colour = blank ? null : colours.shades[shade(value, scale)];
-      const bad = Number.isNaN(value);
-      token.classList.toggle("blank", blank);
-      token.style.background = bad ? colours.roles.not_a_number : colour ? `rgb(${colour})` : "";
-      token.style.color = bad ? "#FFFFFF" : colour ? ink(colour) : "";
+      if (view.data.blank(now.stage, value)) this.paint(token, "blank", "");
+      else if (Number.isNaN(value)) this.paint(token, "", bad);
+      else {
+        const colour = colours.shades[shade(value, scale)];
+        this.paint(token, "", `background:rgb(${colour});color:${ink(colour)}`);
+      }
     });
-    if (!view.sameTokens) {
-      this.active().tokens.forEach((token) => {
-        token.removeAttribute("style");
-        token.classList.remove("blank");
-      });
-    }
+    if (!view.sameTokens) this.active().tokens.forEach((token) => this.paint(token, "", ""));
     this.heading.textContent = view.data.queries
       ? now.direction === "query"
         ? "Pick a token: the more it looks at another, the more colour that one gets."
@@ -103,17 +100,28 @@ export class TokenText {
     reveal(this.active(), now.query);
   }
 
+  // Only what differs is touched: of thousands of tokens most keep their looks.
+  paint(token, kind, style) {
+    if (token.looks === kind + style) return;
+    token.looks = kind + style;
+    token.classList.toggle("blank", kind === "blank");
+    token.style.cssText = style;
+  }
+
   mark() {
     const { view } = this;
-    const hovered = view.hovered();
-    for (const strip of new Set([this.queries, this.keys])) {
-      strip.tokens.forEach((token, i) => {
-        const here = strip === this.active();
-        token.classList.toggle("pinned", here && i === view.now.query);
-        token.classList.toggle("hovered", here && i === hovered);
-        token.setAttribute("aria-selected", here && i === view.now.query);
-      });
-      strip.node.tabIndex = strip === this.active() ? 0 : -1;
+    const { tokens, node } = this.active();
+    for (const strip of [this.queries, this.keys]) strip.node.tabIndex = strip.node === node ? 0 : -1;
+    const marks = { pinned: tokens[view.now.query], hovered: tokens[view.hovered()] };
+    for (const [name, token] of Object.entries(marks)) {
+      if (token === this.marked[name]) continue;
+      this.marked[name]?.classList.remove(name);
+      token?.classList.add(name);
+      if (name === "pinned") {
+        this.marked[name]?.removeAttribute("aria-selected");
+        token.setAttribute("aria-selected", true);
+      }
+      this.marked[name] = token;
     }
     this.page.classList.toggle("backwards", view.now.direction === "key");
     this.drawLines();

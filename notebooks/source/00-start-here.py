@@ -1,0 +1,273 @@
+# %% [markdown]
+# # 00 · Start here
+#
+# Run the cell below: click into it and press **Shift + Enter**.
+#
+# **What does a language model look at when it reads code?**
+
+# %%
+from zeta_edu import load_pretrained
+from zeta_edu.views import attention_view
+
+model, tokenizer = load_pretrained("python-small")
+code = """def add(a, b):
+    return a + b
+
+
+def mean(values):
+    return sum(values) / len(values)
+"""
+attention_view(model, code)
+
+# %% [markdown]
+# You see the attention of a small language model, trained on the source code of Python's own
+# library.
+# Pick a piece of the code: the more the model looks at another piece, the more colour that one
+# gets.
+# Choose another layer or another head, and the picture changes.
+# It keeps working when Python has stopped.
+#
+# In this course you build the part that does the looking, and everything around it, from
+# nothing.
+# Then you import the very module that you have built.
+#
+# This first lesson takes 15 minutes to read and 20 seconds to run.
+# You need Python, and a little PyTorch from lesson 01 on.
+
+# %% [markdown]
+# ## What you are looking at
+#
+# The model does not read letters or words.
+# A *tokenizer* cuts the text into pieces from a fixed list, the **tokens**, and gives each piece
+# its number.
+
+# %%
+ids = tokenizer.encode(code)
+print(len(code), "characters,", len(ids), "tokens")
+print(tokenizer.pieces(ids)[:12])
+
+# %% [markdown]
+# The model is a stack of equal parts, the **blocks**.
+# A block lets every token look at the tokens before it, in several ways at once, its **heads**.
+# A recorder collects how much each token looks at each other one: the attention **weights**.
+
+# %%
+import torch
+
+from zeta_edu import record_attention
+
+with record_attention(model) as record, torch.no_grad():
+    model(torch.tensor([ids]))
+weights = torch.cat(list(record))  # (layer, head, query, key)
+print(len(record), "layers of", weights.shape[1], "heads,", weights.shape[2], "tokens")
+
+# %% [markdown]
+# The token that looks is called the *query*, the token that is looked at the *key*.
+# Each query has one unit of attention to share out: a row of weights sums to 1.
+# And it never looks ahead: to the right of the diagonal every weight is 0.
+# If it could see the next token, guessing it would teach the model nothing.
+
+# %%
+sums = weights.sum(dim=-1)
+print("rows sum to 1:", torch.allclose(sums, torch.ones_like(sums)))
+print("largest weight on a later token:", weights.triu(diagonal=1).max().item())
+
+# %% [markdown]
+# ## What the heads do
+#
+# No one told the heads what to look for; training did.
+# Let us measure three plain habits.
+# How much of its attention does a head give, on average, to the token just before, to the token
+# itself, and to the first token of the text?
+
+# %%
+habits = {
+    "the token before": weights.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=-1),
+    "the token itself": weights.diagonal(dim1=-2, dim2=-1)[..., 1:].mean(dim=-1),
+    "the first token": weights[:, :, 1:, 0].mean(dim=-1),
+}  # (layer, head) each
+
+# %%
+import matplotlib.pyplot as plt
+
+from zeta_edu.views import style
+
+style.use()
+figure, all_axes = plt.subplots(1, 3, figsize=(7.4, 2.8))
+for axes, (habit, shares) in zip(all_axes, habits.items(), strict=True):
+    image = axes.imshow(shares, vmin=0, vmax=1)
+    axes.set(title=habit, xlabel="head", ylabel="layer")
+    axes.set(xticks=range(shares.shape[1]), yticks=range(shares.shape[0]))
+figure.colorbar(image, ax=all_axes, label="share of attention")
+style.show(
+    figure,
+    alt="Three maps of layers by heads: how much of each head's attention goes to the token "
+    "before, to the token itself, and to the first token.",
+)
+
+# %% [markdown]
+# Which head is it that looks back by one token the most?
+
+# %%
+looking_back = habits["the token before"]
+layer, head = divmod(looking_back.argmax().item(), looking_back.shape[1])
+print(f"layer {layer}, head {head}: {looking_back[layer, head]:.0%} on the token before")
+
+# %% [markdown]
+# Here is the view again, opened at that head.
+# If its share is large, its map shows a dark line just below the diagonal.
+
+# %%
+attention_view(model, code, layer=layer, head=head)
+
+# %% [markdown]
+# A habit is not an explanation.
+# A head that looks at the token before may serve the model in many ways, or in none; lesson 14
+# finds out by switching heads off.
+
+# %% [markdown]
+# ## It writes
+#
+# All that the model does is to give every token of its list a probability of coming next.
+# Here are the likeliest after a line of code.
+
+# %%
+prompt = "import os\nimport sys\n\n\ndef main("
+with torch.no_grad():
+    logits = model(torch.tensor([tokenizer.encode(prompt)]))[0, -1]  # (num_tokens,)
+likely = logits.softmax(dim=-1).topk(8)
+labels = [repr(piece) for piece in tokenizer.pieces(likely.indices.tolist())]
+
+# %%
+figure, axes = plt.subplots(figsize=(6, 3))
+axes.barh(labels, likely.values, color=style.OUTPUT)
+axes.invert_yaxis()
+axes.set(xlabel="probability", title="what comes after  def main(")
+best = f"{labels[0]} with {likely.values[0]:.0%}"
+style.show(figure, alt=f"The eight likeliest tokens after def main(; first of them {best}.")
+
+# %% [markdown]
+# To write, it takes one token, adds it to the text, and goes on from the longer text.
+# With `temperature=0` it always takes the likeliest.
+
+# %%
+print(model.generate(prompt, max_new_tokens=32, temperature=0))
+
+# %% [markdown]
+# Always taking the likeliest gives the same text every time, and often leads in circles.
+# Let it draw lots instead: a likely token often, an unlikely one seldom.
+# The lower the temperature, the more often the likeliest wins.
+
+# %% tags=["nbval-ignore-output"]
+# Lots fall differently on another kind of processor, even from the same seed.
+print(model.generate(prompt, max_new_tokens=100, temperature=0.7, seed=3))
+
+# %% [markdown]
+# The model is small, a few megabytes, and has seen nothing but Python.
+# It writes what looks like Python, and understands little of it.
+# Change the prompt, the temperature or the seed, and run the cell again.
+
+# %% [markdown]
+# ## What you will build
+#
+# The model is this block, a few times over.
+
+# %%
+from zeta_edu import check, hint, progress
+from zeta_edu.lessonmap import show_block_map
+
+show_block_map()
+
+# %% [markdown]
+# Each box carries the number of the lesson that builds it.
+# By lesson 11 you have all of it.
+#
+# | lesson | what it is about |
+# |---|---|
+# | [01 attention](01-attention.ipynb) | a dictionary that answers with a mixture |
+# | 02 heads | many small attentions side by side |
+# | 03 masks | what a token may see |
+# | 04 rotary | a sense of place, by turning vectors |
+# | 05 xPos | a sense of place that fades with distance |
+# | 06 qk norm | scores that cannot explode |
+# | 07 feed-forward | the other half of the block, in parallel |
+# | 08 flash | attention that never writes its table down |
+# | 09 the KV cache | writing on without reading everything again |
+# | 10 LoRA | a small change that teaches a trained model something new |
+# | 11 the block | all of it, equal to `zeta_edu.TransformerBlock` |
+# | 12 copying | a model learns to copy while you watch |
+# | 13 longer texts | what happens beyond the training length |
+# | 14 reading it | what the heads of the model above do, or only seem to do |
+# | 15 speed | time and memory, on your machine |
+#
+# You can follow them in order, or open one door: each stands alone.
+# Those with a link are ready.
+
+# %% [markdown]
+# ## How a lesson works
+#
+# Every lesson opens with a question.
+# It builds the answer in small cells: first with numbers that you can check by hand, then as a
+# loop, then as matrices.
+# It shows what it builds in pictures that you can move.
+#
+# Then it **proves** that you built the real thing: your code and the package's are given the
+# same numbers, and both outputs and gradients must agree to the last digits.
+# After that it breaks the thing on purpose, so that you know the symptom when you meet it.
+#
+# At the end there are **exercises**.
+# Each is a function with three dots in it, and a `check`.
+#
+# ### A first exercise
+#
+# Difficulty ★☆☆, 2 minutes.
+# Return the sum of every row of `weights`, a tensor (..., query, key), as the cell above did for
+# the model's weights.
+
+
+# %% tags=["exercise"]
+def row_sums(weights):
+    return ...
+
+
+check("start.row_sums", row_sums)
+
+# %% [markdown]
+# <details>
+# <summary>Solution</summary>
+#
+# ```python
+# def row_sums(weights):
+#     return weights.sum(dim=-1)
+# ```
+#
+# </details>
+
+# %% [markdown]
+# Replace the three dots, and run the cell again.
+# When the answer is right you get a tick.
+# When it is not, `check` looks for the mistake.
+# This is what it says to someone who summed the columns:
+
+# %%
+check("start.row_sums", lambda weights: weights.sum(dim=-2))
+
+# %% [markdown]
+# The smallest input that shows the mistake is there to be tried by hand.
+# If you are stuck, ask for a hint. Run the cell again for the next one.
+
+# %%
+hint("start.row_sums")
+
+# %% [markdown]
+# Solutions are folded below each exercise.
+# `progress` shows what you have done.
+# It is kept in the folder of the lessons, in `zeta_edu_progress.json`.
+
+# %%
+progress()
+
+# %% [markdown]
+# ## Where to go
+#
+# Start with [lesson 01](01-attention.ipynb): what is attention?

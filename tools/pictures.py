@@ -1,0 +1,36 @@
+"""Draw the pictures of README.md from the package itself: python tools/pictures.py."""
+
+from pathlib import Path
+
+import torch
+
+from zeta_edu import load_pretrained
+from zeta_edu.lessonmap import block_map
+from zeta_edu.views import attention_view
+
+FIGURES = Path(__file__).resolve().parents[1] / "notebooks" / "figures"
+CODE = '''\
+def add(a, b):
+    """Add two numbers."""
+    return a + b
+
+
+def sub(a, b):
+    """Subtract two numbers."""
+    return a - b
+'''
+
+
+def main() -> None:
+    """Write the attention of the shipped model, and the map of the block, as PNG files."""
+    torch.set_num_threads(1)
+    FIGURES.mkdir(exist_ok=True)
+    model, _ = load_pretrained("python-small")
+    attention_view(model, CODE).save(FIGURES / "readme-attention.png")
+    figure = block_map()
+    figure.savefig(FIGURES / "readme-block.png", dpi=120)
+    print(f"written: {', '.join(sorted(path.name for path in FIGURES.glob('readme-*.png')))}")
+
+
+if __name__ == "__main__":
+    main()
