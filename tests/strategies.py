@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, Phase, settings
@@ -12,19 +13,30 @@ from torch import Tensor
 from zeta_edu import TransformerBlock
 
 # ZETA_EDU_EXAMPLES=20 draws twenty times as many examples, and others at every run.
-THOROUGH = int(os.environ.get("ZETA_EDU_EXAMPLES", "1"))
+THOROUGH = float(os.environ.get("ZETA_EDU_EXAMPLES", "1"))
 SHRINK = os.environ.get("ZETA_EDU_SHRINK") != "no"  # a counterexample is made small, slowly
 # Small ones put several windows of queries into a short sequence.
 SCALE_BASES = (0.05, 0.3, 1, 2.5, 7, 512)
 
 enforce_types = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, too
 
+# Ways through the block that differ in their code, for tests of one example.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "regular": {},
+    "flash": {"flash_attn": True},
+    "qk_rmsnorm": {"qk_rmsnorm": True},
+    "not causal": {"causal": False},
+    "several windows": {"xpos_scale_base": 0.4},
+}
+variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+paths = pytest.mark.parametrize("flash", [False, True], ids=["regular", "flash"])
+
 
 def explore(examples: int) -> settings:
     """Return hypothesis settings: so many examples, the same ones at every run."""
     return settings(
-        max_examples=examples * THOROUGH,
-        derandomize=THOROUGH == 1,
+        max_examples=max(1, int(examples * THOROUGH)),
+        derandomize=THOROUGH <= 1,
         database=None,
         deadline=None,
         phases=[phase for phase in Phase if SHRINK or phase is not Phase.shrink],
@@ -86,6 +98,11 @@ def make_block(
             elif not name.startswith("finetune_modules"):
                 parameter.mul_(2)
     return block
+
+
+def drawn(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normal random numbers, the same ones for the same seed."""
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def gradients(out: Tensor, *inputs: Tensor, again: bool = True) -> list[Tensor]:

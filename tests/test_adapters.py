@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.strategies import gradients, make_block
+from tests.strategies import drawn, gradients, make_block
 from zeta_edu import LoRA, TransformerBlock
 from zeta_edu.adapters import add_lora, lora_names, merge_lora, unmerge_lora, use_lora
 
@@ -21,10 +21,6 @@ with warnings.catch_warnings():
 close = torch.testing.assert_close
 SMALL = {"dim": 6, "dim_head": 4, "heads": 4, "kv_heads": 2}
 TARGETS = ("q", "k", "v", "o")
-
-
-def drawn(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 class Stack(nn.Module):

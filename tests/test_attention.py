@@ -11,23 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.reference import softmax_over
-from tests.strategies import block_options, explore, gradients, keep_masks, make_block
+from tests.strategies import block_options, drawn, explore, gradients, keep_masks, make_block
 from zeta_edu import attention
 from zeta_edu.attention import (
     Attend,
     attention_weights,
-    causal_mask,
     flash_attention,
     regular_attention,
-    visible_keys,
 )
 
 close = torch.testing.assert_close
 CPU = torch.device("cpu")
-
-
-def drawn(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def queries_keys_values(
@@ -198,52 +192,6 @@ def test_flash_without_a_mask_needs_no_mask(monkeypatch: pytest.MonkeyPatch):
     Attend(1.0, False, 0.0, True, None)(q, k, v)
     assert [options.get("is_causal", False) for options in given] == [True, True, False]
     assert all(options.get("attn_mask") is None for options in given)
-
-
-# The causal mask and its cache.
-
-
-@explore(60)
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=6))
-def test_causal_mask_is_the_same_whatever_was_asked_before(sizes: list[tuple[int, int]]):
-    attention._CAUSAL.clear()
-    for queries, past in sizes:
-        keys = queries + past
-        expected = torch.ones(queries, keys, dtype=torch.bool).tril(past)
-        assert torch.equal(causal_mask(queries, keys, CPU), expected)
-
-
-def test_causal_mask_is_built_once():
-    attention._CAUSAL.clear()
-    first = causal_mask(100, 100, CPU)
-    storage = first.untyped_storage().data_ptr()
-    for n in (100, 7, 1, 128):
-        assert causal_mask(n, n, CPU).untyped_storage().data_ptr() == storage
-    assert causal_mask(129, 129, CPU).untyped_storage().data_ptr() != storage
-
-
-def test_causal_mask_made_in_inference_mode_serves_training():
-    attention._CAUSAL.clear()
-    with torch.inference_mode():
-        mask = causal_mask(5, 5, CPU)
-    assert not mask.is_inference()
-
-
-def test_a_few_queries_far_along_do_not_make_a_giant_mask():
-    """What one call needed must not multiply with what another did."""
-    attention._CAUSAL.clear()
-    causal_mask(4096, 4096, CPU)
-    causal_mask(2, 100_000, CPU)
-    kept = sum(mask.untyped_storage().nbytes() for mask in attention._CAUSAL.values())
-    assert kept <= 4096**2
-
-
-def test_a_single_query_sees_every_key():
-    mask = torch.tensor([[True, False, True]])
-    assert visible_keys(1, 3, CPU, None, True) is None
-    assert visible_keys(1, 3, CPU, mask, True) is mask
-    assert visible_keys(2, 3, CPU, mask, False) is mask
-    assert visible_keys(2, 3, CPU, None, False) is None
 
 
 # Defects of the original that must not come back.

@@ -3,16 +3,11 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from tests.strategies import explore
+from tests.strategies import drawn, explore
 from zeta_edu.feedforward import SwiGLU
 
 close = torch.testing.assert_close
-
-
-def drawn(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @explore(30)

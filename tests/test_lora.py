@@ -7,18 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.strategies import explore
+from tests.strategies import drawn, explore
 from zeta_edu import LoRA
 from zeta_edu.lora import FinetuneModules
 
 close = torch.testing.assert_close
-
-
-def drawn(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @explore(30)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.reference import frequencies, zeta
-from tests.strategies import block_options, explore, gradients, make_block
+from tests.strategies import block_options, drawn, explore, gradients, make_block
 from zeta_edu import LoRA, TransformerBlock
 from zeta_edu.feedforward import SwiGLU
 from zeta_edu.norm import LayerNorm
@@ -25,10 +25,6 @@ with warnings.catch_warnings():
     from x_transformers import x_transformers
 
 close = torch.testing.assert_close
-
-
-def drawn(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 # palm-rlhf-pytorch, whose block this one descends from. It stores the gain as gamma - 1, keeps its

@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.reference import reference_parts
-from tests.strategies import block_options, explore, keep_masks, make_block
+from tests.strategies import block_options, drawn, explore, keep_masks, make_block
 from zeta_edu import TransformerBlock, record_attention
 
 close = torch.testing.assert_close
 SMALL = {"dim": 6, "dim_head": 4, "heads": 2}
-
-
-def drawn(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 class Stack(nn.Module):

@@ -1,5 +1,6 @@
 """The shapes in the signatures are true: every call is checked against them while it runs."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from tests.strategies import block_options, explore, keep_masks
+from tests.strategies import block_options, drawn, explore, keep_masks
 
 PARTS = (
     "adapters",
@@ -26,6 +26,9 @@ PARTS = (
     "recording",
     "rotary",
 )
+
+
+narrow = functools.partial(drawn, dtype=torch.float32)
 
 
 def packages_modules() -> dict[str, ModuleType]:
@@ -46,10 +49,6 @@ def typed() -> Iterator[SimpleNamespace]:
         for name in packages_modules():
             del sys.modules[name]
         sys.modules.update(usual)
-
-
-def drawn(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @explore(60)
@@ -79,7 +78,7 @@ def test_empty_inputs_keep_their_shapes(typed: SimpleNamespace, flash: bool, bat
 def test_cached_steps_and_several_windows_keep_their_shapes(typed: SimpleNamespace):
     for flash in (False, True):
         block = typed.block.TransformerBlock(6, 4, xpos_scale_base=0.3, flash_attn=flash)
-        cache, x = block.new_cache(2), drawn(2, 20, 6)
+        cache, x = block.new_cache(2), narrow(2, 20, 6)
         for start, stop in ((0, 7), (7, 8), (8, 20)):
             keep = torch.ones(2, stop, dtype=torch.bool)
             assert block(x[:, start:stop], keep, cache=cache).shape == (2, stop - start, 6)
@@ -89,30 +88,35 @@ def test_finetune_modules_and_adapters_keep_their_shapes(typed: SimpleNamespace)
     lora = typed.lora.LoRA
     four = lora(6, 8, 2), lora(6, 4, 2), None, lora(8, 6, 2)
     block = typed.block.TransformerBlock(6, 4, heads=2, finetune_modules=four)
-    assert block(drawn(2, 3, 6)).shape == (2, 3, 6)
-    assert block(drawn(2, 3, 6), None, four).shape == (2, 3, 6)
+    assert block(narrow(2, 3, 6)).shape == (2, 3, 6)
+    assert block(narrow(2, 3, 6), None, four).shape == (2, 3, 6)
     adapted = typed.adapters.add_lora(typed.block.TransformerBlock(6, 4, heads=2), rank=2)
-    assert adapted(drawn(2, 3, 6)).shape == (2, 3, 6)
+    assert adapted(narrow(2, 3, 6)).shape == (2, 3, 6)
     typed.adapters.unmerge_lora(typed.adapters.merge_lora(adapted))
 
 
 def test_rotated_queries_and_keys_keep_their_shapes(typed: SimpleNamespace):
     turn = typed.rotary.rotate_queries_keys
-    for q, k in ((drawn(3, 4), drawn(5, 4)), (drawn(2, 6, 3, 4), drawn(2, 1, 5, 4))):
+    for q, k in ((narrow(3, 4), narrow(5, 4)), (narrow(2, 6, 3, 4), narrow(2, 1, 5, 4))):
         for use_xpos in (True, False):
             out = turn(q, k, torch.arange(3), torch.arange(5), use_xpos)
             assert [x.shape for x in out] == [q.shape, k.shape]
-    each = turn(drawn(2, 3, 4), drawn(2, 5, 4), torch.zeros(2, 3), torch.zeros(1, 5))
+    each = turn(narrow(2, 3, 4), narrow(2, 5, 4), torch.zeros(2, 3), torch.zeros(1, 5))
     assert [x.shape for x in each] == [(2, 3, 4), (2, 5, 4)]
 
 
+QUERIES = narrow(1, 1, 3, 4)
 WRONG: list[tuple[str, str, tuple[Any, ...]]] = [
-    ("rotary", "rotate", (drawn(3, 4), drawn(3, 2), drawn(3, 1))),
-    ("rotary", "apply_xpos", (drawn(1, 2, 3, 4), drawn(1, 1, 3, 6), 0, 512.0)),
-    ("norm", "l2_normalise", (drawn(3, 4), drawn(5))),
-    ("attention", "attention_weights", (drawn(1, 2, 3, 4), drawn(2, 1, 3, 4))),
-    ("attention", "regular_attention", (drawn(1, 1, 3, 4), drawn(1, 1, 5, 4), drawn(1, 1, 6, 4))),
-    ("attention", "flash_attention", (drawn(1, 1, 3, 4), drawn(1, 1, 5, 4), drawn(1, 1, 5, 2))),
+    ("rotary", "rotate", (narrow(3, 4), narrow(3, 2), narrow(3, 1))),
+    ("rotary", "apply_xpos", (narrow(1, 2, 3, 4), narrow(1, 1, 3, 6), 0, 512.0)),
+    ("norm", "l2_normalise", (narrow(3, 4), narrow(5))),
+    ("attention", "attention_weights", (narrow(1, 2, 3, 4), narrow(2, 1, 3, 4))),
+    (
+        "attention",
+        "regular_attention",
+        (narrow(1, 1, 3, 4), narrow(1, 1, 5, 4), narrow(1, 1, 6, 4)),
+    ),
+    ("attention", "flash_attention", (narrow(1, 1, 3, 4), narrow(1, 1, 5, 4), narrow(1, 1, 5, 2))),
 ]
 
 

@@ -79,12 +79,13 @@ print("largest weight on a later token:", weights.triu(diagonal=1).max().item())
 # Let us measure three plain habits.
 # How much of its attention does a head give, on average, to the token just before, to the token
 # itself, and to the first token of the text?
+# The first two tokens are left out, since they have hardly a choice.
 
 # %%
 habits = {
-    "the token before": weights.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=-1),
-    "the token itself": weights.diagonal(dim1=-2, dim2=-1)[..., 1:].mean(dim=-1),
-    "the first token": weights[:, :, 1:, 0].mean(dim=-1),
+    "the token before": weights.diagonal(offset=-1, dim1=-2, dim2=-1)[..., 1:].mean(dim=-1),
+    "the token itself": weights.diagonal(dim1=-2, dim2=-1)[..., 2:].mean(dim=-1),
+    "the first token": weights[:, :, 2:, 0].mean(dim=-1),
 }  # (layer, head) each
 
 # %%

@@ -140,7 +140,7 @@ BAD_FILES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"adapter": described(targets=[["q"]])}, "describes no adapter"),
     ({}, {"adapter": described(targets=["q"])}, "blocks"),
     ({"blocks.0.q.A": torch.ones(16, 3)}, {}, r"one rank, got \[2, 3\]"),
-    ({"blocks.0.q.A": torch.tensor(1.0)}, {}, "rank"),
+    ({"blocks.0.q.A": torch.tensor(1.0)}, {}, r"blocks\.0\.q\.A"),
     ({"blocks.0.q.B": torch.ones(2, 5)}, {}, r"blocks\.0\.q\.B"),
     ({"blocks.0.q.A": None}, {}, r"blocks\.0\.q\.A"),
     ({"blocks.7.q.B": torch.ones(2, 16)}, {}, r"blocks\.7\.q\.B"),

@@ -38,8 +38,8 @@ def weight_top(weights: Float[np.ndarray, "queries keys"]) -> float:
 
 def attention_figure(view: "AttentionView") -> Figure:
     """Draw an `AttentionView` with matplotlib."""
-    # No layout of the notebook's own settings: everything has its place.
-    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=style.LIGHT["page"], layout="none")
+    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=style.LIGHT["page"])
+    figure.set_layout_engine("none")  # whatever the notebook's settings are
     if 0 in view.weights.shape:
         figure.set_figheight(1.2)
         figure.text(0.5, 0.5, "Nothing to look at yet: the text has no tokens.", ha="center")
