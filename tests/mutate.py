@@ -41,7 +41,7 @@ SLOW = "compiled or compiler or graph or 150m"
 PRELOADED = ("torch", "einops", "jaxtyping", "hypothesis.strategies", "peft", "palm_rlhf_pytorch")
 
 
-def tests_of(name: str) -> list[str]:
+def paths_of(name: str) -> list[str]:
     return [f"tests/test_{part}.py" for part in TESTS[name].split()]
 
 
@@ -58,7 +58,7 @@ def notice(copied: Path, name: str, slow: bool, seconds: float) -> bool:
 
         options = ["-x", "-q", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
         options += ["--assert=plain", "-p", "no:nbval", "-k", SLOW if slow else f"not ({SLOW})"]
-        own, *others = tests_of(name)
+        own, *others = paths_of(name)
         fine = (0, 5)  # passed, or none chosen
         os._exit(not all(pytest.main([*options, *part]) in fine for part in ([own], others)))
     limit = time.monotonic() + seconds
@@ -122,7 +122,7 @@ def main() -> None:
         shutil.copytree(ROOT, copied, ignore=ignore)
         for path in files:
             if not options.slow and notice(copied, path.stem, options.slow, options.seconds):
-                sys.exit(f"the tests fail without any mutant: {' '.join(tests_of(path.stem))}")
+                sys.exit(f"the tests fail without any mutant: {' '.join(paths_of(path.stem))}")
             count, survivors = run(copied, path, options.slow, options.seconds)
             total, survived = total + count, survived + len(survivors)
             print(f"{path.name}: {count - len(survivors)} of {count} noticed", flush=True)

@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 from torch.utils.checkpoint import checkpoint
 
-from tests.strategies import drawn, gradients, make_block, paths, variants
-from zeta_edu import LoRA, TransformerBlock, attention, rotary
+from tests.strategies import (
+    block_options,
+    drawn,
+    explore,
+    gradients,
+    keep_masks,
+    make_block,
+    paths,
+    variants,
+)
+from zeta_edu import LoRA, TransformerBlock, attention, rotary, rotate_queries_keys
 
 pytestmark = [  # torch's own affairs
     pytest.mark.filterwarnings(r"ignore:.torch\.jit\.script:DeprecationWarning"),
@@ -145,12 +156,52 @@ def test_a_block_made_under_a_default_dtype_and_device_works(flash: bool):
     try:
         torch.set_default_dtype(torch.float64)
         block, x = TransformerBlock(**SMALL, flash_attn=flash), drawn(1, 5, 8)
-        expected = block(x)
         with torch.device("meta"):
-            close(block(x), expected)
+            expected = block(x)
+            q, k = rotate_queries_keys(
+                x, x, torch.arange(5, device="cpu"), torch.zeros(5, device="cpu")
+            )
+        assert {t.device.type for t in (expected, q, k)} == {"cpu"}
     finally:
         torch.set_default_dtype(usual)
     close(block(x), expected)
+
+
+@explore(40)
+@given(st.data())
+def test_the_way_of_tracers_gives_the_same(data: st.DataObject):
+    """Under a tracer tables and masks are computed in place; here both ways see real tensors."""
+    options = data.draw(block_options(flash_attn=data.draw(st.booleans())))
+    block, n = make_block(**options), data.draw(st.integers(1, 9))
+    x, mask = drawn(2, n, options["dim"]), data.draw(keep_masks(2, n))
+    usual, cached = block(x, mask), block.new_cache(2)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rotary, attention):
+            patch.setattr(module, "is_tracing", lambda: True)
+            patch.setattr(module, "power_of_two", None)  # which every kept table needs
+        close(block(x, mask), usual, atol=1e-12, rtol=1e-10)
+        if options["causal"]:
+            cut = data.draw(st.integers(0, n))
+            first = block(x[:, :cut], None if mask is None else mask[:, :cut], cache=cached)
+            steps = torch.cat((first, block(x[:, cut:], mask, cache=cached)), dim=1)
+            close(steps, usual, atol=1e-12, rtol=1e-10)
+
+
+@paths
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tracers_see_one_device_and_the_same_precision(
+    flash: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    for module in (rotary, attention):
+        monkeypatch.setattr(module, "is_tracing", lambda: True)
+    block = TransformerBlock(**SMALL, flash_attn=flash).to("meta", dtype)
+    assert block(torch.empty(2, 9, 8, device="meta", dtype=dtype)).dtype == dtype
+    for device in ("cpu", "meta"):
+        made = rotary.rotary_tables(2, 7, 4, torch.device(device), dtype)
+        made += (rotary.key_decay(7, 3, 4, 512, torch.device(device), dtype),)
+        assert {t.dtype for t in made} == {torch.float32}
+        assert {t.device.type for t in made} == {device}
+        assert attention.causal_mask(2, 5, torch.device(device)).device.type == device
 
 
 @paths
