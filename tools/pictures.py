@@ -8,7 +8,7 @@ from zeta_edu import load_pretrained
 from zeta_edu.lessonmap import block_map
 from zeta_edu.views import attention_view
 
-FIGURES = Path(__file__).resolve().parents[1] / "notebooks" / "figures"
+PICTURES = Path(__file__).resolve().parents[1] / "docs"
 CODE = '''\
 def add(a, b):
     """Add two numbers."""
@@ -24,12 +24,13 @@ def sub(a, b):
 def main() -> None:
     """Write the attention of the shipped model, and the map of the block, as PNG files."""
     torch.set_num_threads(1)
-    FIGURES.mkdir(exist_ok=True)
+    PICTURES.mkdir(exist_ok=True)
     model, _ = load_pretrained("python-small")
-    attention_view(model, CODE).save(FIGURES / "readme-attention.png")
+    attention_view(model, CODE).save(PICTURES / "attention.png")
     figure = block_map()
-    figure.savefig(FIGURES / "readme-block.png", dpi=120)
-    print(f"written: {', '.join(sorted(path.name for path in FIGURES.glob('readme-*.png')))}")
+    figure.savefig(PICTURES / "block.png", dpi=120)
+    names = sorted(path.name for path in PICTURES.glob("*.png"))
+    print(f"written in {PICTURES.name}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -64,5 +64,5 @@ def l2_normalise(
     tensor([0.6000, 0.8000])
     """
     precise = torch.promote_types(x.dtype, torch.float32)
-    unit = F.normalize(x.to(precise), dim=-1, eps=1e-6)
+    unit = F.normalize(x.to(precise), dim=-1)
     return (unit * scale).to(x.dtype)
