@@ -1,10 +1,13 @@
 """The map of the block at the top of each lesson."""
 
+import math
+
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Annotation
 
-from zeta_edu.lessonmap import PARTS, block_map, block_map_text
+from zeta_edu.lessonmap import DOOR, PARTS, block_map, block_map_text
 from zeta_edu.views import style
 
 
@@ -39,6 +42,23 @@ def test_a_single_name_may_stand_for_itself():
 def test_every_lesson_of_the_block_has_a_door():
     doors = {text.get_text() for text in block_map().axes[0].texts}
     assert {f"{number:02}" for number in range(1, 12)} <= doors
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_no_door_covers_another_box(name):
+    own = PARTS[name]
+    right, top = own.x + own.width, own.y + own.height
+    for part in (part for other, part in PARTS.items() if other != name):
+        across = max(part.x - right, 0, right - part.x - part.width)
+        up = max(part.y - top, 0, top - part.y - part.height)
+        assert math.hypot(across, up) >= DOOR, part.label
+
+
+def test_lora_leads_to_the_projection_and_to_the_output():
+    ends = {text.xy for text in block_map().axes[0].texts if isinstance(text, Annotation)}
+    out, projection = PARTS["out"], PARTS["projection"]
+    assert (out.x + out.width, out.y + out.height / 2) in ends
+    assert any(y == projection.y + projection.height for _, y in ends)
 
 
 def test_a_part_that_is_not_on_the_map_is_refused_by_name():

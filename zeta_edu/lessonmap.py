@@ -37,8 +37,8 @@ PARTS = {
     "heads": Part("split\nheads", "02", 33, 30, 8.5, 22),
     "qk_norm": Part("qk\nnorm", "06", 43.5, 38, 7.5, 14),
     "rotary": Part("rotary", "04", 53.3, 38, 8.2, 14),
-    "cache": Part("KV\ncache", "09", 62.5, 30, 7.5, 14),
-    "xpos": Part("xPos", "05", 71, 38, 7, 14),
+    "cache": Part("KV\ncache", "09", 62.2, 30, 7.5, 14),
+    "xpos": Part("xPos", "05", 72.4, 38, 7, 14),
     "masks": Part("masks", "03", 84, 46.5, 11.5, 5),
     "attention": Part("attention", "01", 84, 37.5, 11.5, 6.5),
     "flash": Part("flash", "08", 84, 30, 11.5, 5),
@@ -46,6 +46,8 @@ PARTS = {
     "feedforward": Part("feed-forward: SwiGLU", "07", 41, 11, 26, 8),
 }
 """Every part that can be lit, except `block`, which is the frame around them (lesson 11)."""
+
+DOOR = 1.9  # the radius of the disc with a lesson's number
 
 _LANES = {"q": (48.5, style.QUERY), "k": (41, style.KEY), "v": (33, style.VALUE)}
 _COLUMN = (82, 28.5, 15.5, 25)  # behind masks, attention and flash
@@ -158,7 +160,7 @@ def _box(x: float, y: float, width: float, height: float, **look: Any) -> FancyB
 def _draw_door(axes: Axes, x: float, y: float, lesson: str, lit: bool) -> None:
     """The number of a lesson, in a disc on a box's corner."""
     edge = style.OUTPUT if lit else style.LIGHT["quiet"]
-    axes.add_patch(Circle((x, y), 1.9, facecolor="white", edgecolor=edge, lw=1.2, zorder=5))
+    axes.add_patch(Circle((x, y), DOOR, facecolor="white", edgecolor=edge, lw=1.2, zorder=5))
     axes.text(
         x, y - 0.1, lesson, color=edge, weight="bold", **{**_TEXT, "fontsize": 8, "zorder": 6}
     )
@@ -175,7 +177,7 @@ def _draw_frame(axes: Axes, lit: bool) -> None:
     }
     axes.add_patch(_box(*_FRAME, facecolor="none", **look))
     axes.add_patch(_box(*_COLUMN, facecolor=style.LIGHT["line"], edgecolor="none", zorder=2))
-    axes.text(59, y + height - 5, "TransformerBlock", color=edge, weight="bold", **_TEXT)
+    axes.text(59, y + height - 2.6, "TransformerBlock", color=edge, weight="bold", **_TEXT)
     _draw_door(axes, x, y + height, "11", lit)
     axes.text(50, -2.5, _BEYOND, color=style.LIGHT["quiet"], **_TEXT)
 
@@ -190,6 +192,7 @@ def _draw_wires(axes: Axes) -> None:
         _wire(axes, [(41.5, y), (82, y)], colour)
         axes.text(30.2, y + 2, name, color=colour, weight="bold", **_TEXT)
     _wire(axes, [(22.75, 55), (22.75, 52)])
+    _wire(axes, [(42, 56.2), (98.5, 56.2), (98.5, 23), (95.5, 23)])  # LoRA's fourth matrix, out
     _wire(axes, [(_CENTRE, 28.5), (_CENTRE, 25.5)], style.OUTPUT)
     _wire(axes, [(_CENTRE, 20.5), (_CENTRE, 16.9)])
     _wire(axes, [(27.5, 15), (41, 15)])
@@ -197,7 +200,7 @@ def _draw_wires(axes: Axes) -> None:
     _wire(axes, [(_CENTRE, 13.1), (_CENTRE, 5.4)])
     _wire(axes, [(2.5, middle), (2.5, 3.5), (_CENTRE - 1.9, 3.5)])
     _wire(axes, [(_CENTRE + 1.9, 3.5), (99, 3.5)])
-    axes.text(46, 5.2, "the residual: the model adds x itself", color=quiet, **_TEXT)
+    axes.text(46, 5.2, "the residual: the model adds x back", color=quiet, **_TEXT)
     for x, y in _SUMS:
         axes.text(x, y, "+", weight="bold", **_TEXT)
         axes.add_patch(Circle((x, y), 1.9, facecolor="white", edgecolor=quiet, zorder=3))

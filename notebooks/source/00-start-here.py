@@ -17,19 +17,23 @@ code = """def add(a, b):
 def mean(values):
     return sum(values) / len(values)
 """
-attention_view(model, code)
+attention_view(model, code, layer=5, head=4, query=13)
 
 # %% [markdown]
 # You see the attention of a small language model, trained on the source code of Python's own
 # library.
-# Pick a piece of the code: the more the model looks at another piece, the more colour that one
+# It opens on the second `def`, which looks at `·add`: what followed `def` the last time.
+# The title says how much attention goes such a way in the whole text.
+#
+# Pick another piece of the code: the more the model looks at a piece, the more colour that one
 # gets.
-# Choose another layer or another head, and the picture changes.
+# A blank is written `·` and a line break `⏎`; the *log* scale makes small amounts visible.
+# Choose another layer or head (you will soon know what they are), and the picture changes.
 # It keeps working when Python has stopped.
 #
 # In this course you build the part that does the looking, and everything around it, from
 # nothing.
-# Then you import the very module that you have built.
+# At the end yours and the one in the package give the same numbers.
 #
 # This first lesson takes 15 minutes to read and 20 seconds to run.
 # You need Python, and a little PyTorch from lesson 01 on.
@@ -39,15 +43,16 @@ attention_view(model, code)
 #
 # The model does not read letters or words.
 # A *tokenizer* cuts the text into pieces from a fixed list, the **tokens**, and gives each piece
-# its number.
+# its number in the list.
 
 # %%
 ids = tokenizer.encode(code)
 print(len(code), "characters,", len(ids), "tokens")
-print(tokenizer.pieces(ids)[:12])
+print(list(zip(tokenizer.pieces(ids), ids, strict=True))[:8])
 
 # %% [markdown]
-# The model is a stack of equal parts, the **blocks**.
+# The model is a stack of equal parts, the **blocks**; the place of a block in the stack is its
+# **layer**.
 # A block lets every token look at the tokens before it, in several ways at once, its **heads**.
 # A recorder collects how much each token looks at each other one: the attention **weights**.
 
@@ -58,14 +63,15 @@ from zeta_edu import record_attention
 
 with record_attention(model) as record, torch.no_grad():
     model(torch.tensor([ids]))
-weights = torch.cat(list(record))  # (layer, head, query, key)
+weights = torch.stack([layer[0] for layer in record])  # (layer, head, query, key)
 print(len(record), "layers of", weights.shape[1], "heads,", weights.shape[2], "tokens")
 
 # %% [markdown]
 # The token that looks is called the *query*, the token that is looked at the *key*.
 # Each query has one unit of attention to share out: a row of weights sums to 1.
 # And it never looks ahead: to the right of the diagonal every weight is 0.
-# If it could see the next token, guessing it would teach the model nothing.
+# The model is trained to guess the next token; if it saw it, it would learn nothing.
+# What hides the later tokens is a *mask*, and lesson 03 builds it.
 
 # %%
 sums = weights.sum(dim=-1)
@@ -82,10 +88,11 @@ print("largest weight on a later token:", weights.triu(diagonal=1).max().item())
 # The first two tokens are left out, since they have hardly a choice.
 
 # %%
+others = weights[:, :, 2:]  # its row i belongs to token i + 2
 habits = {
-    "the token before": weights.diagonal(offset=-1, dim1=-2, dim2=-1)[..., 1:].mean(dim=-1),
-    "the token itself": weights.diagonal(dim1=-2, dim2=-1)[..., 2:].mean(dim=-1),
-    "the first token": weights[:, :, 2:, 0].mean(dim=-1),
+    "the token before": others.diagonal(offset=1, dim1=-2, dim2=-1).mean(dim=-1),
+    "the token itself": others.diagonal(offset=2, dim1=-2, dim2=-1).mean(dim=-1),
+    "the first token": others[..., 0].mean(dim=-1),
 }  # (layer, head) each
 
 # %%
@@ -107,22 +114,26 @@ style.show(
 )
 
 # %% [markdown]
-# Which head is it that looks back by one token the most?
+# In the first map a few heads stand out; in the others hardly one.
+# Which head has each habit the most?
 
 # %%
-looking_back = habits["the token before"]
-layer, head = divmod(looking_back.argmax().item(), looking_back.shape[1])
-print(f"layer {layer}, head {head}: {looking_back[layer, head]:.0%} on the token before")
+strongest = {}
+for habit, shares in habits.items():
+    layer, head = strongest[habit] = divmod(shares.argmax().item(), shares.shape[1])
+    print(f"{habit}: {shares[layer, head]:.0%} in layer {layer}, head {head}")
 
 # %% [markdown]
-# Here is the view again, opened at that head.
-# If its share is large, its map shows a dark line just below the diagonal.
+# Here is the view again, opened at the head that looks back by one token.
+# Its map shows a dark line just below the diagonal.
+# The line has gaps, at `(` and at the line breaks; pick one of them to see where it looks instead.
 
 # %%
+layer, head = strongest["the token before"]
 attention_view(model, code, layer=layer, head=head)
 
 # %% [markdown]
-# A habit is not an explanation.
+# Why it looks elsewhere there, the weights do not say: a habit is not an explanation.
 # A head that looks at the token before may serve the model in many ways, or in none; lesson 14
 # finds out by switching heads off.
 
@@ -130,12 +141,15 @@ attention_view(model, code, layer=layer, head=head)
 # ## It writes
 #
 # All that the model does is to give every token of its list a probability of coming next.
+# It gives every token a number, its *logit*, and softmax (lesson 01) turns the logits into
+# probabilities.
 # Here are the likeliest after a line of code.
 
 # %%
 prompt = "import os\nimport sys\n\n\ndef main("
 with torch.no_grad():
-    logits = model(torch.tensor([tokenizer.encode(prompt)]))[0, -1]  # (num_tokens,)
+    logits = model(torch.tensor([tokenizer.encode(prompt)]))  # (1, token, num_tokens)
+logits = logits[0, -1]  # what comes after the last token: (num_tokens,)
 likely = logits.softmax(dim=-1).topk(8)
 labels = [repr(piece) for piece in tokenizer.pieces(likely.indices.tolist())]
 
@@ -152,12 +166,18 @@ style.show(figure, alt=f"The eight likeliest tokens after def main(; first of th
 # With `temperature=0` it always takes the likeliest.
 
 # %%
-print(model.generate(prompt, max_new_tokens=32, temperature=0))
+print(model.generate(prompt, max_new_tokens=130, temperature=0))
 
 # %% [markdown]
-# Always taking the likeliest gives the same text every time, and often leads in circles.
+# Always taking the likeliest gives the same text every time, and here it ends in a circle.
 # Let it draw lots instead: a likely token often, an unlikely one seldom.
-# The lower the temperature, the more often the likeliest wins.
+# The logits are divided by the *temperature* first.
+# The lower it is, the more often the likeliest wins.
+
+# %%
+for temperature in (1.5, 1.0, 0.7, 0.3):
+    chance = (logits / temperature).softmax(dim=-1).max()
+    print(f"temperature {temperature}: {labels[0]} with {chance:.0%}")
 
 # %% tags=["nbval-ignore-output"]
 # Lots fall differently on another kind of processor, even from the same seed.
@@ -180,7 +200,11 @@ from zeta_edu.lessonmap import show_block_map
 show_block_map()
 
 # %% [markdown]
-# Each box carries the number of the lesson that builds it.
+# Read it from the left: x comes in, a row of numbers for each token, and goes out changed.
+# Above, the tokens look at each other; below, the feed-forward works on each token alone.
+# SwiGLU is its kind, and *out* is a matrix that brings the heads together again.
+# The *residual* is x itself, which is added back at the end.
+# No need to understand it yet: each box carries the number of the lesson that builds it.
 # By lesson 11 you have all of it.
 #
 # | lesson | what it is about |
@@ -201,8 +225,8 @@ show_block_map()
 # | 14 reading it | what the heads of the model above do, or only seem to do |
 # | 15 speed | time and memory, on your machine |
 #
-# You can follow them in order, or open one door: each stands alone.
-# Those with a link are ready.
+# Those with a link are ready; the others are still to come.
+# Follow them in order, or open one door: each says what it needs.
 
 # %% [markdown]
 # ## How a lesson works
@@ -212,56 +236,56 @@ show_block_map()
 # loop, then as matrices.
 # It shows what it builds in pictures that you can move.
 #
-# Then it **proves** that you built the real thing: your code and the package's are given the
-# same numbers, and both outputs and gradients must agree to the last digits.
+# Then it **proves** that you built the real thing, as far as a test can: your code and the
+# package's are given the same numbers, and both outputs and gradients must agree to the last
+# digits.
 # After that it breaks the thing on purpose, so that you know the symptom when you meet it.
 #
 # At the end there are **exercises**.
 # Each is a function with three dots in it, and a `check`.
+# Replace the dots, and run the cell again.
+# If you are stuck, run the cell below it for a hint, and once more for the next one.
+# The solution is folded below that.
 #
 # ### A first exercise
 #
 # Difficulty ★☆☆, 2 minutes.
-# Return the sum of every row of `weights`, a tensor (..., query, key), as the cell above did for
-# the model's weights.
+# Return the sum of every row of `table`, a tensor (..., row, column).
+# You have seen how: the cell that printed `rows sum to 1` did it for the model's weights.
 
 
 # %% tags=["exercise"]
-def row_sums(weights):
+def row_sums(table):
     return ...
 
 
 check("start.row_sums", row_sums)
+
+# %%
+hint("start.row_sums")
 
 # %% [markdown]
 # <details>
 # <summary>Solution</summary>
 #
 # ```python
-# def row_sums(weights):
-#     return weights.sum(dim=-1)
+# def row_sums(table):
+#     return table.sum(dim=-1)
 # ```
 #
 # </details>
 
 # %% [markdown]
-# Replace the three dots, and run the cell again.
 # When the answer is right you get a tick.
 # When it is not, `check` looks for the mistake.
 # This is what it says to someone who summed the columns:
 
 # %%
-check("start.row_sums", lambda weights: weights.sum(dim=-2))
+check("start.row_sums", lambda table: table.sum(dim=-2))
 
 # %% [markdown]
 # The smallest input that shows the mistake is there to be tried by hand.
-# If you are stuck, ask for a hint. Run the cell again for the next one.
-
-# %%
-hint("start.row_sums")
-
-# %% [markdown]
-# Solutions are folded below each exercise.
+#
 # `progress` shows what you have done.
 # It is kept in the folder of the lessons, in `zeta_edu_progress.json`.
 

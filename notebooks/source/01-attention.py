@@ -11,6 +11,7 @@
 #
 # It takes about 40 minutes to read and 20 seconds to run.
 # You need Python's dictionaries, the product of two matrices, and a little PyTorch.
+# Two short arguments use a variance and a derivative; each is measured as well.
 
 # %%
 import math
@@ -32,6 +33,7 @@ show_block_map(lit=("attention",))
 # %% [markdown]
 # The map shows the block that the first eleven lessons build.
 # Each box carries the number of its lesson, and the lit one is where you are.
+# You need none of the others yet.
 
 # %% [markdown]
 # ## A hard lookup
@@ -43,8 +45,7 @@ prices = {"apple": 10, "pear": 20, "quince": 40}
 prices["pear"]
 
 # %% [markdown]
-# A lookup compares your key with every key of the dictionary.
-# Call your key the *query*.
+# A lookup compares what you ask for, the *query*, with every key of the dictionary.
 # A key that equals the query gets weight 1, every other key weight 0.
 
 # %%
@@ -86,8 +87,9 @@ scores = [float(query @ key) for key in keys]
 scores
 
 # %% [markdown]
-# Weights must be positive and sum to 1.
-# The exponential makes every score positive and keeps their order.
+# Weights that are not negative and sum to 1 make the answer an average of the values.
+# The exponential makes every score positive, though perhaps tiny, and keeps their order.
+# It also turns a difference of scores into a ratio of weights: one more is 2.718 times as much.
 # Dividing by the sum makes the weights sum to 1.
 # These two steps together are called **softmax**.
 
@@ -97,8 +99,8 @@ weights = [power / sum(powers) for power in powers]
 [round(weight, 3) for weight in weights]
 
 # %% [markdown]
-# By hand: e is 2.718, and e⁰ is 1, so the sum is 2.718 + 1 + 2.718 = 6.437.
-# The apple's weight is 2.718 / 6.437 = 0.422.
+# By hand: e is 2.718, and e⁰ is 1, so the sum is 2.718 + 1 + 2.718 = 6.436.
+# The apple's weight is 2.718 / 6.436 = 0.422.
 #
 # The answer is the weighted sum again.
 
@@ -107,14 +109,17 @@ price = sum(weight * float(value) for weight, value in zip(weights, values, stri
 round(price, 2)
 
 # %% [markdown]
-# That is 0.422 · 10 + 0.155 · 20 + 0.422 · 40, up to rounding.
+# By hand, 0.422 · 10 + 0.155 · 20 + 0.422 · 40 = 24.20; Python has not rounded the weights.
+# It is far from the apple's 10, since the quince fits as well: it is *also* like an apple.
+# To leave the quince out, a query has to point away from the pear.
+#
 # Here are the three steps side by side: score, weight, and what each entry adds to the price.
 
 
 # %%
 def draw_bars(axes, heights, title, colour):
     bars = axes.bar(["apple", "pear", "quince"], heights, color=colour)
-    axes.bar_label(bars, fmt="%.3g")
+    axes.bar_label(bars, fmt="%.4g")
     axes.set_title(title)
     axes.margins(y=0.15)
 
@@ -123,7 +128,7 @@ figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7, 2.6))
 draw_bars(left, scores, "score", style.KEY)
 draw_bars(middle, weights, "weight", style.MASK)
 draw_bars(right, (torch.tensor(weights) * values).tolist(), "adds", style.VALUE)
-alt = "Bars. Scores 1, 0, 1. Weights 0.422, 0.155, 0.422. Added: 4.22, 3.11, 16.9."
+alt = "Bars. Scores 1, 0, 1. Weights 0.4223, 0.1554, 0.4223. Added: 4.223, 3.107, 16.89."
 style.show(figure, alt=alt)
 
 # %% [markdown]
@@ -158,20 +163,21 @@ style.show(
 # %% [markdown]
 # A long query makes large scores, and large differences between scores make one weight almost 1.
 # The lookup becomes hard: three flat steps, one for each fruit.
+# The apple's step lies left of 0°, away from the pear; at 0° itself apple and quince are even, 25.
 # A short query blends.
 #
-# The smooth curves have a slope everywhere, and that is why networks use them: the slope tells
-# training which way to turn a query.
+# The smooth curves have a slope almost everywhere, and that is why networks use them: the slope
+# tells training which way to turn a query.
 # A flat step tells it nothing.
 # Remember this picture; it comes back when things go wrong.
 
 # %% [markdown]
 # ## Many queries, in a loop
 #
-# A value may be a vector too. Give each fruit a price and a sweetness.
+# A value may be a vector too. Give each fruit a price, and a sweetness from 0 to 40.
 
 # %%
-values = torch.tensor([[10.0, 3.0], [20.0, 5.0], [40.0, 1.0]])  # (key, 2): price, sweetness
+values = torch.tensor([[10.0, 24.0], [20.0, 40.0], [40.0, 8.0]])  # (key, 2): price, sweetness
 queries = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [0.0, 0.0]])  # (query, 2)
 
 
@@ -215,15 +221,15 @@ torch.allclose(mixed, looped), weights.sum(dim=-1)
 
 
 # %%
-def draw_table(axes, table, title, rows, columns, numbers=True):
-    """A table as colours, darker for more, with its numbers written in."""
-    axes.imshow(table, cmap=style.MAP, aspect="auto", vmin=0)
+def draw_table(axes, table, title, rows, columns, numbers=True, top=None):
+    """A table as colours from 0 to `top` (its largest), darker for more, with its numbers."""
+    axes.imshow(table, cmap=style.MAP, aspect="auto", vmin=0, vmax=top)
     axes.set_title(title)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.spines[:].set_visible(False)
     for (row, column), number in np.ndenumerate(table if numbers else []):
-        colour = "white" if number > table.max() / 2 else "black"
+        colour = "white" if number >= table.max() / 2 else "black"
         axes.text(column, row, f"{number:.2f}", ha="center", va="center", color=colour)
 
 
@@ -255,11 +261,13 @@ torch.allclose(shuffled, mixed)
 # So far a key had two entries. In a real model it has *d* = 64 or 128 of them, and the scores
 # grow with *d*.
 #
-# Let the entries of *q* and *k* be independent, with mean 0 and variance 1.
+# Let the entries of *q* and *k* be independent random numbers, with mean 0 and variance 1.
+# A model that has learned nothing starts near this: its matrices are random, and scaled to keep
+# the numbers at about this size.
 # One product $q_i k_i$ then has mean 0, because the mean of a product of independent numbers is
 # the product of their means.
-# Its variance is the mean of its square, $\mathbb{E}[q_i^2 k_i^2] = \mathbb{E}[q_i^2] \,
-# \mathbb{E}[k_i^2] = 1 \cdot 1 = 1$.
+# With mean 0, a variance is the mean of the square, written $\mathbb{E}$ for short:
+# $\mathbb{E}[q_i^2 k_i^2] = \mathbb{E}[q_i^2] \, \mathbb{E}[k_i^2] = 1 \cdot 1 = 1$.
 # Variances of independent numbers add up, so
 #
 # $$\operatorname{Var}(q \cdot k) = \sum_{i=1}^{d} \operatorname{Var}(q_i k_i) = d.$$
@@ -314,9 +322,9 @@ style.show(
 )
 
 # %% [markdown]
-# Without the division the largest weight climbs towards 1: a wide head would be a hard dictionary
-# before it has learned anything.
-# With it, the weights of an untrained model are about equally soft at any width.
+# Without the division the largest weight climbs towards 1: with many entries in a key, the
+# dictionary would be hard before it has learned anything.
+# With it, random queries and keys give weights that are about equally soft at any d.
 
 # %% [markdown]
 # ## The function
@@ -324,7 +332,7 @@ style.show(
 # Put together: score, scale, softmax, mix.
 # `einsum` names the axes of its arguments, and sums over every name that is missing after the
 # arrow.
-# The three dots stand for any leading axes, such as a batch.
+# The three dots stand for any leading axes, such as one for several texts at once.
 
 
 # %%
@@ -333,7 +341,7 @@ def attention(queries, keys, values):
     scores = einsum(queries, keys, "... query d, ... key d -> ... query key")
     scaled = scores / math.sqrt(queries.shape[-1])
     weights = scaled.softmax(dim=-1)  # (..., query, key), each row sums to 1
-    return einsum(weights, values, "... query key, ... key d -> ... query d")
+    return einsum(weights, values, "... query key, ... key v -> ... query v")
 
 
 attention(queries, keys, values)
@@ -353,8 +361,12 @@ attention(queries, keys, values)
 # also asks.
 # Its query says what it is looking for, its key says what it offers, its value is what it hands
 # over.
-# A trained model learns all three.
-# Here we write them by hand, so that you can foresee every weight.
+# The model has a vector for each token, and multiplies it by three matrices to get the three: on
+# the map this is *one projection*.
+# Training finds the matrices.
+# (People call both the token that asks and its vector a query; so did lesson 00.)
+# Here we write queries, keys and values by hand, so that you can foresee every weight.
+# There is no mask yet: a token sees the later ones too.
 
 # %%
 line = "def add ( a , b ) : return a + b"
@@ -364,7 +376,7 @@ print(*names)
 
 # %% [markdown]
 # Each token offers its own name: a key with a single 1, in the name's column.
-# What it hands over is the same.
+# Its value is the same vector.
 
 # %%
 columns = [names.index(token) for token in tokens]
@@ -374,14 +386,14 @@ values = keys
 # %% [markdown]
 # A name looks for the same name, a closing bracket for the opening one, `return` for `def`.
 # The others look for nothing: their query is zero.
-# The 12 says how strongly a token wants what it wants.
+# The 14 says how strongly a token wants what it wants.
 
 # %%
 wants = {"a": "a", "b": "b", ")": "(", "return": "def"}
 queries = torch.zeros(len(tokens), len(names))  # (12, 10)
 for row, token in enumerate(tokens):
     if token in wants:
-        queries[row, names.index(wants[token])] = 12.0
+        queries[row, names.index(wants[token])] = 14.0
 
 # %% [markdown]
 # Both as pictures: a row for every token, a column for every name.
@@ -408,10 +420,23 @@ weights = scaled.softmax(dim=-1)
 mixed = weights @ values  # (12, 10)
 
 # %% [markdown]
+# A key that fits has the score 14 / √10 = 4.43, every other key 0.
+# So with one fitting key among 12 its weight is e^4.43 / (e^4.43 + 11); with two, each has
+# e^4.43 / (2 e^4.43 + 10).
+
+# %%
+power = math.exp(14 / math.sqrt(10))
+print(f"one key fits: {power / (power + 11):.2f}   two fit: {power / (2 * power + 10):.2f} each")
+print(f"in the table: {weights.max():.2f}            {weights[-1].max():.2f}")
+
+# %% [markdown]
+# These keys are not random, so the √10 is here only because it belongs to the function; the 14
+# makes up for it.
+#
 # The view below moves without Python.
 # Pick a token in the line and see what its query finds; switch from the raw scores to the scaled
 # ones and to the weights.
-# It opens on the closing bracket. Try a comma next, then the last `a`.
+# It opens on the closing bracket. Try the comma next, then the last `a`.
 
 # %%
 stages = {"scores": scores[None], "scaled": scaled[None]}  # (1 head, 12, 12) each
@@ -422,7 +447,7 @@ attention_view(weights[None], tokens, stages=stages, query=tokens.index(")"))
 # The second `a` shares its weight between both `a`s, since they offer the same key.
 # The comma wants nothing, so its weight is spread evenly.
 #
-# The last stage is the mix: what each token has learned from the others.
+# The last stage is the mix: what each token was handed by all of them.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -430,7 +455,8 @@ draw_table(axes, mixed.numpy(), "mix: what each token is handed", tokens, names)
 style.show(
     figure,
     alt="Table of 12 tokens by 10 names: each a is handed mostly a, each b mostly b, the "
-    "closing bracket mostly the opening one, return mostly def; the others an even mixture.",
+    "closing bracket mostly the opening one, return mostly def; the others 0.08 of each name, "
+    "and 0.17 of a and of b, which come twice.",
 )
 
 # %% [markdown]
@@ -438,8 +464,9 @@ style.show(
 #
 # Here the scale is yours to choose. Each step of the slider makes Python compute the softmax
 # anew.
-# At the far left every token takes the average; at the far right the dictionary is hard.
-# The dashed line is 1/√d.
+# At the far left every token takes the average.
+# At the far right `)` has a hard dictionary; the comma, which wants nothing, keeps its average.
+# The dotted line is 1/√d.
 # (In a page without a running Python you see the picture for one scale only.)
 
 
@@ -448,13 +475,13 @@ def draw_scale(scale):
     scales = torch.logspace(-2, 1, 50)
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4))
     table = (scale * scores).softmax(dim=-1).numpy()
-    draw_table(left, table, f"weights at scale {scale:.2f}", tokens, tokens, numbers=False)
+    draw_table(left, table, f"weights at scale {scale:.2f}", tokens, tokens, False, top=1)
     left.tick_params(axis="x", rotation=90)
     for token, colour in ((")", style.QUERY), ("b", style.KEY), (",", style.MASK)):
         row = scores[tokens.index(token)]
         right.semilogx(scales, [(s * row).softmax(0).max() for s in scales], color=colour)
         right.semilogx(scale, (scale * row).softmax(0).max(), "o", color=colour, label=token)
-    right.axvline(1 / math.sqrt(len(names)), color=style.MASK, ls="--")
+    right.axvline(1 / math.sqrt(len(names)), color="black", ls=":")
     right.set(title="largest weight", xlabel="scale", ylim=(0, 1.05))
     right.legend(title="query")
     style.show(
@@ -478,6 +505,7 @@ _ = interact(draw_scale, scale=slider)
 # Nothing so far has called the attention of `zeta_edu`.
 # Now compare: the outputs, and the gradients with respect to queries, keys and values, in double
 # precision.
+# It is a proof as far as a test on random numbers can be one: no other formula agrees so closely.
 # The package's function has an axis for heads, which the three dots of ours take in.
 
 # %% tags=["proof"]
@@ -490,6 +518,7 @@ for batch, heads, n, m, d in shapes:  # n queries, m keys
     results = []
     for function in (attention, regular_attention):
         output = function(*inputs)
+        # The sine gives each entry of the output a gradient of its own.
         results.append([output, *torch.autograd.grad(output.sin().sum(), inputs)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -511,9 +540,10 @@ print("largest error below 1e-12:", largest < 1e-12)
 #
 # where $\delta_{ij}$ is 1 for $i = j$ and 0 otherwise.
 # When one weight is almost 1 and the others almost 0, every one of these products is almost 0.
-# The softmax is *saturated*: it sits on a flat step of the picture above.
+# The softmax is *saturated*: it sits on a flat step, as in [From soft to hard](#From-soft-to-hard).
 #
-# First the formula, checked against PyTorch's own derivative.
+# First the formula, as a table: $w_i \delta_{ij}$ is `diag(w)`, and $w_i w_j$ is `outer(w, w)`.
+# PyTorch calls the table of all derivatives a *Jacobian*.
 
 # %%
 five_scores = torch.randn(5, dtype=torch.double)
@@ -523,8 +553,9 @@ slopes = torch.autograd.functional.jacobian(lambda s: s.softmax(dim=0), five_sco
 torch.allclose(formula, slopes)
 
 # %% [markdown]
-# Then its size: the slopes of all 16 weights to their own scores, $w_i (1 - w_i)$, added up, for
-# the random keys of above.
+# Then its size, for the random keys of before.
+# Every row of the table sums to 0, so its diagonal, $w_i (1 - w_i)$, says how large the rest is.
+# Its sum is 0 for a hard choice, and at most 15/16 = 0.94, where 16 weights are even.
 
 # %%
 for name, scale in (("without √d", 1.0), ("with √d   ", 1 / math.sqrt(256))):
@@ -532,52 +563,79 @@ for name, scale in (("without √d", 1.0), ("with √d   ", 1 / math.sqrt(256)))
     print(f"{name} {(w * (1 - w)).sum(dim=-1).mean():.2f}")
 
 # %% [markdown]
-# The gradient that reaches queries and keys has to pass through these slopes.
-# Without √d most of it is lost.
+# Now the symptom. 64 queries shall learn, each to find one of 16 random keys.
+# The error is the squared distance between what a query gets and what it wants.
+
+# %%
+keys, values, start = torch.randn(16, 256), torch.eye(16), torch.randn(64, 256)
+wanted = torch.randint(16, (64,))  # the key that each query shall find
+
+
+def errors_and_weights(queries, scale):
+    weights = (scale * queries @ keys.T).softmax(dim=-1)  # (64, 16)
+    errors = (weights @ values - values[wanted]).square().sum(dim=-1)  # (64,)
+    return errors, weights
+
+
+# %% [markdown]
+# How sure are the queries before they have learned anything, and how long is the gradient that
+# each one gets?
+
+# %%
+for name, scale in (("without √d", 1.0), ("with √d   ", 1 / math.sqrt(256))):
+    queries = start.clone().requires_grad_()
+    errors, w = errors_and_weights(queries, scale)
+    (gradients,) = torch.autograd.grad(errors.sum(), queries)
+    lengths = gradients.norm(dim=-1)  # (64,)
+    sure_and_wrong = (w.amax(dim=-1) > 0.9) & (w.argmax(dim=-1) != wanted)
+    print(f"{name} sure of a wrong key: {sure_and_wrong.float().mean():3.0%}", end="   ")
+    print(f"gradients: a quarter below {lengths.quantile(0.25):.3f}, up to {lengths.max():.2f}")
+
+# %% [markdown]
+# Without √d most queries are sure, weight above 0.9, of a wrong key.
+# A quarter of them get next to no gradient; a few, torn between two keys, get a huge one.
+# With √d every gradient is multiplied by 1/16 on its way, but none is tiny or huge beside the rest.
 #
-# Now the symptom. 64 queries learn, by gradient descent, each to find one of 16 random keys.
-# The only difference between the two runs is the scale.
+# So without √d no step size suits all queries.
+# To be fair, each scale may choose among seven.
 
 
 # %%
-def losses(scale, d=256, steps=100):
-    """The error of 64 queries that learn to find their key, at every step."""
-    generator = torch.Generator().manual_seed(0)
-    keys, values = torch.randn(16, d, generator=generator), torch.eye(16)
-    queries = torch.randn(64, d, generator=generator).requires_grad_()
-    wanted = values[torch.randint(16, (64,), generator=generator)]  # (64, 16)
-    optimizer, errors = torch.optim.Adam([queries], lr=0.03), []
+def losses(scale, rate, steps=100):
+    """The mean error at every step of plain gradient descent with this step size."""
+    queries, errors = start.clone().requires_grad_(), []
     for _ in range(steps):
-        mixed = (scale * queries @ keys.T).softmax(dim=-1) @ values  # (64, 16)
-        error = (mixed - wanted).square().sum(dim=-1).mean()
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        errors.append(error.item())
+        own_errors, _ = errors_and_weights(queries, scale)
+        (gradients,) = torch.autograd.grad(own_errors.sum(), queries)
+        queries.data -= rate * gradients
+        errors.append(own_errors.mean().item())
     return errors
 
 
 # %%
-without, with_scale = losses(scale=1.0), losses(scale=1 / math.sqrt(256))
-print(f"without √d: {without[0]:.2f} at first, {without[-1]:.2f} after 100 steps")
-print(f"with √d:    {with_scale[0]:.2f} at first, {with_scale[-1]:.2f} after 100 steps")
+rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+without = [losses(1.0, rate) for rate in rates]
+with_scale = [losses(1 / math.sqrt(256), rate) for rate in rates]
+print("step size       ", *(f"{rate:5}" for rate in rates))
+print("error without √d", *(f"{errors[-1]:5.1f}" for errors in without))
+print("error with √d   ", *(f"{errors[-1]:5.1f}" for errors in with_scale))
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3))
-axes.plot(without, "--", color=style.KEY, label="without √d")
-axes.plot(with_scale, color=style.QUERY, label="with √d")
-axes.set(xlabel="step", ylabel="error", ylim=(0, None))
+best = [min(runs, key=lambda errors: errors[-1]) for runs in (without, with_scale)]
+axes.plot(best[0], "--", color=style.KEY, label="without √d")
+axes.plot(best[1], color=style.QUERY, label="with √d")
+axes.set(xlabel="step", ylabel="error", ylim=(0, None), title="each with its best step size")
 axes.legend()
 style.show(
     figure,
-    alt="Error against training step. With √d it falls to almost zero within 40 steps; "
-    "without, it starts higher and hardly falls.",
+    alt="Error against training step. With √d it falls to almost zero; without, it starts higher "
+    "and stays far above.",
 )
 
 # %% [markdown]
-# Without √d the queries start on flat steps, most of them sure of a wrong key, and the error
-# hardly moves.
-# The same queries with the same keys learn at once when the scores are divided.
+# With √d all the queries find their keys, once the steps are long enough.
+# Without it none of these step sizes gets them there.
 
 # %% [markdown]
 # ## What goes wrong: the wrong axis
@@ -622,26 +680,23 @@ style.show(
 )
 
 # %% [markdown]
-# That is the symptom to look for: an answer that depends on the other questions.
-# In a language model it lets a later token change what an earlier one sees.
+# That is the symptom to look for: an answer that depends on the other *queries*.
+# It should depend on the query itself, the keys and the values, and on nothing else.
 
 # %% [markdown]
 # ## Exercises
 #
 # Replace the three dots and run the cell: `check` says what is right, or what went wrong.
-# Each time you run the next cell it gives one more hint; put in the name of the exercise that you
-# are at.
-
-# %%
-hint("attention.scale")
+# Below each is its hint; run that cell again for the next one.
 
 # %% [markdown]
 # ### 1. Scores that keep their size
 #
 # Difficulty ★☆☆, 5 minutes.
-# Return the scaled scores of every query with every key.
+# Return the scaled score of every query with every key, $q \cdot k / \sqrt{d}$.
 # There may be leading axes: queries (..., query, d), keys (..., key, d), result
 # (..., query, key).
+# So `.T`, which turns all axes round, will not do.
 
 
 # %% tags=["exercise"]
@@ -650,6 +705,9 @@ def scaled_scores(queries, keys):
 
 
 check("attention.scale", scaled_scores)
+
+# %%
+hint("attention.scale")
 
 # %% [markdown]
 # <details>
@@ -666,8 +724,10 @@ check("attention.scale", scaled_scores)
 # ### 2. Softmax that does not overflow
 #
 # Difficulty ★★☆, 10 minutes.
-# Write softmax over the last axis of a table (query, key), without `torch.softmax`.
-# It must also work where a score is 1000, although exp(1000) is more than a number can hold.
+# Write softmax over the last axis of a table (query, key) yourself, out of exp, sum and division.
+# It must also work where a score is 1000, although exp(1000) is more than a number can hold: it
+# becomes inf, and inf / inf becomes NaN.
+# (PyTorch's own `softmax` would get the tick too, and teach you nothing.)
 
 
 # %% tags=["exercise"]
@@ -676,6 +736,9 @@ def soft_max(scores):
 
 
 check("attention.softmax", soft_max)
+
+# %%
+hint("attention.softmax")
 
 # %% [markdown]
 # <details>
@@ -699,6 +762,8 @@ check("attention.softmax", soft_max)
 # Difficulty ★★★, 15 minutes.
 # Let near keys fit well, instead of keys that point the same way: the score of a query and a key
 # is $-\tfrac{1}{2} \lVert q - k \rVert^2 / \sqrt{d}$.
+# Here $\lVert q - k \rVert^2$ is the sum of the squared differences of their entries.
+# `queries.unsqueeze(-2) - keys.unsqueeze(-3)` subtracts every key from every query.
 # Write the whole lookup: score, softmax, mix. There may be leading axes.
 
 
@@ -708,6 +773,9 @@ def lookup_by_distance(queries, keys, values):
 
 
 check("attention.distance", lookup_by_distance)
+
+# %%
+hint("attention.distance")
 
 # %% [markdown]
 # <details>

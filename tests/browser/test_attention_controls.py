@@ -239,6 +239,18 @@ def test_zoom_by_buttons_wheel_and_keys_and_drag_to_move(screen: Any, tmp_path: 
     np.testing.assert_allclose(matrix, expected, atol=1e-3)
 
 
+def test_a_head_alone_has_no_lists_to_choose_it_from(screen: Any, tmp_path: Path) -> None:
+    made = attention_view(torch.eye(6)[None]).save(tmp_path / "page.html")
+    (view,) = screen(made).wait_for_views()
+    assert view.part(".drop select") is None
+    assert view.report()["title"] == "100\u00a0% of the attention goes to the token itself"
+    assert not view.part(".heads").is_visible()
+    view.part(".map canvas").focus()
+    press(view, "Home", "ArrowUp", "Enter")
+    assert view.report()["query"] == 4
+    assert view.report()["readout"].startswith("4 (token 4) ")
+
+
 def test_a_plain_wheel_is_left_to_the_page(view: ViewOnScreen) -> None:
     before = view.report()["window"]
     view.hover_cell(5, 5)

@@ -10,6 +10,7 @@ from zeta_edu.exercises import EXERCISES, LESSONS
 from zeta_edu.exercises.judging import judge
 
 SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "source"
+HINT = 'hint("{}")'
 CHECKED = re.compile(r'^check\("([\w.]+)", (\w+)\)$', re.MULTILINE)
 SOLUTION = re.compile(
     r"<details>\s<summary>Solution</summary>\n\n.*?```python\n(.*?)```.*?\n</details>", re.DOTALL
@@ -17,13 +18,13 @@ SOLUTION = re.compile(
 
 
 def in_lessons():
-    """Yield every exercise cell: exercise, function's name, code, the text before and behind."""
+    """Yield every exercise: its name, function's name, task, code, hint and solution."""
     for source in sorted(SOURCES.glob("*.py")):
         cells = jupytext.read(source, fmt="py:percent").cells
-        for before, cell, behind in zip(cells, cells[1:], cells[2:], strict=False):
+        for task, cell, hint, solution in zip(cells, cells[1:], cells[2:], cells[3:], strict=False):
             if "exercise" in cell.metadata.get("tags", []):
                 name, function = CHECKED.search(cell.source).groups()
-                yield pytest.param(name, function, before, cell, behind, id=name)
+                yield pytest.param(name, function, task, cell, hint, solution, id=name)
 
 
 def defined(code, function):
@@ -33,23 +34,30 @@ def defined(code, function):
     return names[function]
 
 
-FOUND = list(in_lessons())
+each_exercise = pytest.mark.parametrize(
+    ("name", "function", "task", "cell", "hint", "solution"), list(in_lessons())
+)
 
 
-@pytest.mark.parametrize(("name", "function", "before", "cell", "behind"), FOUND)
-def test_the_skeleton_is_not_started(name, function, before, cell, behind):
+@each_exercise
+def test_the_skeleton_is_not_started(name, function, task, cell, hint, solution):
     assert judge(EXERCISES[name], defined(cell.source, function)).status == "not started"
 
 
-@pytest.mark.parametrize(("name", "function", "before", "cell", "behind"), FOUND)
-def test_the_folded_solution_behind_it_is_done(name, function, before, cell, behind):
-    (solution,) = SOLUTION.findall(behind.source)
-    assert judge(EXERCISES[name], defined(solution, function)).status == "done"
+@each_exercise
+def test_the_folded_solution_behind_it_is_done(name, function, task, cell, hint, solution):
+    (code,) = SOLUTION.findall(solution.source)
+    assert judge(EXERCISES[name], defined(code, function)).status == "done"
 
 
-@pytest.mark.parametrize(("name", "function", "before", "cell", "behind"), FOUND)
-def test_difficulty_and_minutes_stand_before_it(name, function, before, cell, behind):
-    assert re.search(r"^Difficulty (★☆☆|★★☆|★★★), \d+ minutes\.", before.source, re.MULTILINE)
+@each_exercise
+def test_its_own_hint_stands_under_it(name, function, task, cell, hint, solution):
+    assert hint.source == HINT.format(name)
+
+
+@each_exercise
+def test_difficulty_and_minutes_stand_before_it(name, function, task, cell, hint, solution):
+    assert re.search(r"^Difficulty (★☆☆|★★☆|★★★), \d+ minutes\.", task.source, re.MULTILINE)
 
 
 def test_every_exercise_stands_in_the_lesson_of_its_number_once():

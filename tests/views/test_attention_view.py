@@ -126,6 +126,19 @@ def test_heads_of_nothing_or_nan_have_a_figure(filling: float) -> None:
     assert style.picture(attention_view(torch.full((1, 1, 3, 3), filling)).figure())
 
 
+def test_a_head_alone_is_not_named_and_takes_the_whole_figure() -> None:
+    view = attention_view(torch.full((1, 3, 3), 1 / 3))
+    assert view.title == "Each query spreads its attention over about 3 tokens"
+    assert view.alt.startswith("Attention weights of one head over 3 tokens. Each query")
+    assert [axes.get_xlabel() for axes in view.figure().axes] == [
+        "keys: the tokens looked at",
+        "",
+    ]
+    two = attention_view(torch.full((2, 3, 3), 1 / 3))
+    assert two.title.startswith("Layer 0, head 0: ")
+    assert [axes.get_xlabel() for axes in two.figure().axes][-1] == "head"
+
+
 def test_files_are_written_by_their_ending(view: AttentionView, tmp_path: Path) -> None:
     page = view.save(tmp_path / "page.html").read_text("utf-8")
     assert page.startswith("<!DOCTYPE html>")

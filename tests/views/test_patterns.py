@@ -28,7 +28,7 @@ def looking_at(place: dict[int, int]) -> np.ndarray:
         (np.eye(COUNT, k=-2), "token two before"),
         (np.eye(COUNT, k=1), "token just after"),
         (np.eye(COUNT)[[0] * COUNT], "first token"),
-        (looking_at({8: 1, 9: 2, 10: 3, 11: 4, 12: 6}), "the earlier copies"),
+        (looking_at({8: 1, 9: 2, 10: 3, 11: 4, 12: 6}), "its earlier copies"),
         (looking_at({8: 2, 9: 3, 10: 4, 11: 5, 12: 7}), "what followed it then"),
         (np.eye(COUNT)[[9] * COUNT], "brackets and other signs"),
         (np.eye(COUNT)[[6] * COUNT] * np.tri(COUNT)[:, [6]], "line breaks"),
@@ -48,15 +48,23 @@ def test_an_even_head_spreads_over_as_many_tokens_as_it_sees() -> None:
     assert "over about 13 tokens" in described(np.full((COUNT, COUNT), 1 / COUNT))
 
 
+def test_queries_that_spread_unalike_are_given_their_range() -> None:
+    weights = np.full((COUNT, COUNT), 1 / COUNT)
+    weights[::2] = np.repeat([[1 / 3, 0]], [3, COUNT - 3], axis=1)
+    assert described(weights) == "queries spread their attention over 3 to 13 tokens, 8 on average"
+
+
 def test_an_even_head_has_no_habit_even_where_most_tokens_are_signs() -> None:
     even = np.tri(COUNT) / np.arange(1, COUNT + 1)[:, None]
-    assert described(even, list("(((((((()))))")).startswith("each query spreads")
+    assert described(even, list("(((((((()))))")).startswith("queries spread")
 
 
 def test_a_head_that_looks_near_is_said_to() -> None:
     near = np.tri(30) - np.tri(30, k=-4)
     sentence = described(near / near.sum(axis=1, keepdims=True), [f"t{i}" for i in range(30)])
-    assert sentence.startswith("each query spreads its attention over about 4 tokens, 100")
+    assert sentence.startswith(
+        "queries spread their attention over 1 to 4 tokens, 4 on average, 100"
+    )
     assert sentence.endswith("of it on the 5 newest")
 
 

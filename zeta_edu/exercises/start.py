@@ -14,33 +14,33 @@ def _tables() -> list[Arguments]:
         torch.rand(3, 4, generator=generator),
         torch.rand(2, 3, 5, generator=generator),
     ]
-    return [{"weights": table} for table in tables]
+    return [{"table": table} for table in tables]
 
 
 ROW_SUMS = Exercise(
     name="start.row_sums",
     inputs=_tables,
-    solution=lambda weights: weights.sum(dim=-1),
+    solution=lambda table: table.sum(dim=-1),
     mistakes=(
         Mistake(
             "These are the sums of the columns; a row runs along the last axis.",
-            lambda weights: weights.sum(dim=-2),
+            lambda table: table.sum(dim=-2),
         ),
         Mistake(
             "This is the sum of the whole table; each row has a sum of its own.",
-            lambda weights: weights.sum(),
+            lambda table: table.sum(),
         ),
         Mistake(
             "These are the means of the rows; their sums are asked for.",
-            lambda weights: weights.mean(dim=-1),
+            lambda table: table.mean(dim=-1),
         ),
         Mistake(
             "The axis is counted from the front; with a leading axis it is no longer the row's.",
-            lambda weights: weights.sum(dim=1),
+            lambda table: table.sum(dim=1),
         ),
         Mistake(
             "The summed axis is still there, with length 1; leave `keepdim` out.",
-            lambda weights: weights.sum(dim=-1, keepdim=True),
+            lambda table: table.sum(dim=-1, keepdim=True),
         ),
     ),
     hints=(

@@ -66,7 +66,14 @@ class AttentionView(View):
     def title(self) -> str:
         """The habit of the head that the view opens at."""
         sentence = self.findings[self.layer][self.head].sentence
+        if self.alone:
+            return sentence[0].upper() + sentence[1:]
         return f"Layer {self.layer}, head {self.head}: {sentence}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one head only, which then needs no name."""
+        return self.weights.shape[:2] == (1, 1)
 
     @property
     def alt(self) -> str:
@@ -75,6 +82,8 @@ class AttentionView(View):
         size = f"{keys} tokens" if self.query_tokens is None else f"{queries} queries, {keys} keys"
         many = "s" if layers != 1 else "", "s" if heads != 1 else ""
         shape = f"{layers} layer{many[0]} with {heads} head{many[1]} each over {size}"
+        if self.alone:
+            shape = f"one head over {size}"
         if 0 in self.weights.shape:
             return f"Attention weights of {shape}: nothing to look at yet."
         return f"Attention weights of {shape}. {self.title}."

@@ -37,7 +37,7 @@ def weight_top(weights: Float[np.ndarray, "queries keys"]) -> float:
 
 
 def attention_figure(view: "AttentionView") -> Figure:
-    """Draw an `AttentionView` with matplotlib."""
+    """Draw an `AttentionView` with matplotlib; a head that stands alone takes all the room."""
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=style.LIGHT["page"])
     figure.set_layout_engine("none")  # whatever the notebook's settings are
     if 0 in view.weights.shape:
@@ -56,12 +56,14 @@ def attention_figure(view: "AttentionView") -> Figure:
     # Laid out by hand: matplotlib's own layouts take as long as the drawing, and still cut labels.
     left, bottom = 0.4 + _longest(view.query_tokens or view.tokens), 0.4 + _longest(view.tokens)
     height = HEIGHT - 0.2 - 0.28 * len(title) - bottom
-    large = figure.add_axes((*_place(left, bottom), *_place(height, height)))
-    bar = figure.add_axes((*_place(left + height + 0.1, bottom + 0.2 * height), 0.014, 0.5))
-    right = left + height + 1.35
-    small = figure.add_axes((*_place(right, bottom), *_place(WIDTH - right - 0.1, height)))
+    width = WIDTH - left - 1.1 if view.alone else height
+    large = figure.add_axes((*_place(left, bottom), *_place(width, height)))
+    bar = figure.add_axes((*_place(left + width + 0.1, bottom + 0.2 * height), 0.014, 0.5))
     _draw_head(large, bar, view)
-    _draw_heads(small, view)
+    if not view.alone:
+        right = left + width + 1.35
+        small = figure.add_axes((*_place(right, bottom), *_place(WIDTH - right - 0.1, height)))
+        _draw_heads(small, view)
     return figure
 
 

@@ -60,11 +60,11 @@ def _habits(tokens: Sequence[str]) -> dict[str, tuple[Bool[np.ndarray, "tokens t
         [set(token.strip()) <= set(punctuation) and token.strip() != "" for token in tokens]
     )
     anywhere = np.ones((count, 1), dtype=bool)
-    where = "where a token has come before, {} of the attention goes to "
+    again = "a token that has come before gives {} of its attention to "
     puts = "{} of the attention goes to "
     return {
-        where + "what followed it then": (after_copies, 1.6),
-        where + "the earlier copies": (copies, 1.3),
+        again + "what followed it then": (after_copies, 1.6),
+        again + "its earlier copies": (copies, 1.3),
         puts + "the token two before": (np.eye(count, k=-2, dtype=bool), 1.1),
         puts + "the token just before": (np.eye(count, k=-1, dtype=bool), 1.0),
         puts + "the token just after": (np.eye(count, k=1, dtype=bool), 1.0),
@@ -118,11 +118,17 @@ def _favourite(
         return Finding(sentence, 0.5 * float(received[best]))
     safe = np.where(head > 0, head, 1.0)
     looking = head.sum(axis=1) > 0
-    spread = np.exp(-(safe * np.log(safe)).sum(axis=1))[looking].mean()
-    number = max(1, round(float(spread)))
-    if number == 1:
+    spread = np.exp(-(safe * np.log(safe)).sum(axis=1))[looking]
+    fewest, number, most = (
+        max(1, round(float(n))) for n in (spread.min(), spread.mean(), spread.max())
+    )
+    if most == 1:
         return Finding("each query looks at one token", 0.3)
     sentence = f"each query spreads its attention over about {number} tokens"
+    if fewest != most:
+        sentence = (
+            f"queries spread their attention over {fewest} to {most} tokens, {number} on average"
+        )
     age = np.arange(head.shape[0])[:, None] - np.arange(head.shape[1])
     near = _share(head, (age >= 0) & (age < NEAR))
     if self_attention and near >= 0.6 and len(head) > 3 * NEAR:

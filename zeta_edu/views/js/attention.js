@@ -34,9 +34,13 @@ class AttentionView {
   build() {
     const pick = (name) => (value) => this.set({ [name]: value });
     const { now, data, state } = this;
+    // One head alone leaves nothing to choose.
+    this.alone = data.layers * data.heads === 1;
     this.controls = {
-      layer: drop("Layer", data.layers, now.layer, pick("layer")),
-      head: drop("Head", data.heads, now.head, pick("head")),
+      ...(!this.alone && {
+        layer: drop("Layer", data.layers, now.layer, pick("layer")),
+        head: drop("Head", data.heads, now.head, pick("head")),
+      }),
       direction: choice(
         "The picked token",
         [["query", "looks at"], ["key", "is looked at by"]],
@@ -106,13 +110,19 @@ class AttentionView {
   }
 
   drawRest() {
-    const { layer, head } = this.now;
     this.grid.mark();
     this.text.draw();
     this.legend.draw();
-    this.title.textContent = `Layer ${layer}, head ${head}: ${this.state.findings[layer][head]}`;
+    this.title.textContent = this.heading();
     for (const [name, control] of Object.entries(this.controls)) control.show(this.now[name]);
     this.say();
+  }
+
+  heading() {
+    const { layer, head } = this.now;
+    const finding = this.state.findings[layer][head];
+    if (this.alone) return finding[0].toUpperCase() + finding.slice(1);
+    return `Layer ${layer}, head ${head}: ${finding}`;
   }
 
   wear(dark) {

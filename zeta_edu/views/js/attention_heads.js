@@ -20,8 +20,8 @@ export class HeadGrid {
     this.grid.style.setProperty("--heads", heads);
     this.grid.addEventListener("keydown", (event) => this.key(event));
     this.grid.addEventListener("pointerleave", () => view.say());
-    const alone = layers * heads === 1;
-    this.node = h("div", { class: "heads", hidden: alone }, h("h4", {}, "All heads: a row for each layer"), this.grid);
+    const title = h("h4", {}, "All heads: a row for each layer");
+    this.node = h("div", { class: "heads", hidden: view.alone }, title, this.grid);
   }
 
   button(layer, head) {
