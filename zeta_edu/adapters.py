@@ -90,8 +90,20 @@ def use_lora(model: Model, name: str | None) -> Model:
 
     The active adapter is trainable, the others are not.
 
+    Args:
+        model: one that `add_lora` has given adapters; changed in place.
+        name: of the adapter, or None.
+
+    Returns:
+        The same model.
+
     Raises:
         ValueError: the model has no adapter of that name, or one is merged.
+
+    >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), name="poems")
+    >>> block = use_lora(add_lora(block, name="prose"), "poems")
+    >>> block.finetune_modules.q.active, lora_names(block)
+    ('poems', ['poems', 'prose'])
     """
     places = list(_places(model))
     names = lora_names(model)
@@ -109,8 +121,23 @@ def use_lora(model: Model, name: str | None) -> Model:
 def merge_lora(model: Model) -> Model:
     """Add the active adapter's updates to the weights; the output stays, and costs nothing more.
 
+    Args:
+        model: changed in place: W becomes W + (A . B)^T . alpha / rank, in at least float32.
+
+    Returns:
+        The same model.
+
     Raises:
         ValueError: no adapter is active, or one is merged already.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, "No Additional Inference Latency".
+
+    >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2))
+    >>> _ = torch.nn.init.normal_(block.finetune_modules.q.default.B)
+    >>> x = torch.randn(1, 5, 16)
+    >>> before, after = block(x), merge_lora(block)(x)
+    >>> torch.allclose(before, after, atol=1e-5)
+    True
     """
     active = [entry for entry in _places(model) if entry[2].active is not None]
     if not active:
@@ -124,8 +151,18 @@ def merge_lora(model: Model) -> Model:
 def unmerge_lora(model: Model) -> Model:
     """Take the merged adapter's updates out of the weights again, exact within rounding.
 
+    Args:
+        model: one on which `merge_lora` was called; changed in place.
+
+    Returns:
+        The same model, the adapter active again.
+
     Raises:
         ValueError: no adapter is merged.
+
+    >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2))
+    >>> unmerge_lora(merge_lora(block)).finetune_modules.q.active
+    'default'
     """
     merged = [entry for entry in _places(model) if entry[2].merged is not None]
     if not merged:

@@ -70,6 +70,14 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
     Raises:
         FileNotFoundError: there is no file.
         ValueError: the file is damaged, no adapter, or one for a model of another shape.
+
+    >>> import tempfile
+    >>> from zeta_edu import TransformerBlock
+    >>> tuned, fresh = (TransformerBlock(dim=16, dim_head=8, heads=2) for _ in range(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_lora(add_lora(tuned, rank=2), f"{folder}/poems.safetensors")
+    ...     lora_names(load_lora(fresh, f"{folder}/poems.safetensors", "poems"))
+    ['poems']
     """
     path = Path(path)
     if not path.is_file():
