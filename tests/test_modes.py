@@ -75,3 +75,30 @@ def test_weights_of_half_precision_are_computed_in_float32(dtype, masked):
 def test_weights_are_not_causal_unless_asked():
     weights = attention_weights(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
     close(weights, torch.full((1, 1, 2, 2), 0.5))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("attention", [regular_attention, flash_attention])
+def test_dropout_drops_weights_masked_or_not(attention, masked):
+    queries, keys, values = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 400, 4), torch.eye(400)
+    mask = torch.arange(400)[None] < 300 if masked else None
+    out = attention(queries, keys, values[None, None, :, :4], mask=mask)
+    weights = [
+        attention(queries, keys, values[None, None, :, i : i + 4], mask=mask, dropout=0.5)[0, 0, 0]
+        for i in range(0, 300, 4)
+    ]
+    kept = torch.cat(weights) > 0
+    assert (out > 0).all()
+    assert 0.3 < kept.float().mean() < 0.7
+    close(torch.cat(weights)[kept], torch.full((int(kept.sum()),), 2 / (300 if masked else 400)))
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_autocast_decodes_with_a_cache_of_the_weights_dtype(flash):
+    block = TransformerBlock(16, 8, heads=2, flash_attn=flash)
+    x = drawn(1, 7, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        cache = block.new_cache(1)
+        stepped = torch.cat([block(x[:, i : i + 1], cache=cache) for i in range(7)], dim=1)
+    assert cache.keys.dtype == torch.float32
+    close(stepped.float(), block(x).detach(), rtol=0.05, atol=0.02)
