@@ -27,12 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "block": "block finetune_modules block_properties errors cache recording state_dict "
     "torch_citizen",
-    "attention": "attention causal_mask block block_properties recording torch_citizen long",
-    "rotary": "rotary positions block cache torch_citizen long",
-    "norm": "norm block errors_of_parts oracles",
+    "attention": "attention causal_mask modes block block_properties recording torch_citizen long",
+    "rotary": "rotary positions errors_of_parts modes block cache torch_citizen long",
+    "norm": "norm errors_of_parts block oracles",
     "feedforward": "feedforward block errors_of_parts",
-    "lora": "lora finetune_modules adapters errors errors_of_parts",
-    "cache": "cache errors torch_citizen",
+    "lora": "lora finetune_modules errors errors_of_parts adapters",
+    "cache": "cache errors modes torch_citizen",
     "recording": "recording errors_of_parts",
     "checks": "errors errors_of_parts",
     "adapters": "adapters errors_of_parts",

@@ -140,6 +140,14 @@ def test_a_flash_block_equals_a_regular_one(data: st.DataObject):
         close(slope, other, atol=1e-10, rtol=1e-9)
 
 
+def test_defaults_are_everything_visible_and_the_usual_scale():
+    q, k, v = queries_keys_values(1, 2, 1, 3, 3, 4)
+    usual = {"mask": None, "causal": False, "scale": 0.5}
+    close(attention_weights(q, k), attention_weights(q, k, **usual))
+    for attend in (regular_attention, flash_attention):
+        close(attend(q, k, v), attend(q, k, v, **usual, dropout=0.0))
+
+
 # Work in parts: long sequences are taken a few queries at a time.
 
 
@@ -257,11 +265,22 @@ def test_a_query_with_nothing_to_see_is_zero_and_its_gradients_finite(attend: An
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_softmax_is_taken_in_float32(dtype: torch.dtype):
-    q, k = drawn(1, 1, 3, 4, dtype=torch.float32), drawn(1, 1, 2000, 4, seed=2, dtype=torch.float32)
-    weights = attention_weights(q.to(dtype), k.to(dtype))
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 1, 2_000, dtype=torch.bool)])
+def test_softmax_is_taken_in_float32(dtype: torch.dtype, causal: bool, mask: Tensor | None):
+    q, k = drawn(1, 1, 3, 4).to(dtype), drawn(1, 1, 2_000, 4, seed=2).to(dtype)
+    weights = attention_weights(q, k, mask=mask, causal=causal)
     assert weights.dtype == torch.float32
     close(weights.sum(dim=-1), torch.ones(1, 1, 3), atol=1e-5, rtol=0)
+
+
+def test_a_hidden_score_may_overflow_float16():
+    q, k = torch.ones(1, 1, 3, 4).half(), torch.ones(1, 1, 3, 4).half()
+    k[:, :, 2] = 60_000.0
+    seen = torch.tensor([True, True, False])
+    for mask in (seen[None, None, None], None):
+        weights = attention_weights(q, k, mask=mask, causal=True)
+        close(weights[0, 0, 1], torch.tensor([0.5, 0.5, 0.0]))
 
 
 def test_float16_scores_do_not_overflow_before_they_are_scaled():
@@ -274,11 +293,12 @@ def test_float16_scores_do_not_overflow_before_they_are_scaled():
 
 
 @pytest.mark.parametrize("attend", [regular_attention, flash_attention])
-def test_dropout_drops_weights_and_keeps_the_mean(attend: Any):
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 1, 4, dtype=torch.bool)])
+def test_dropout_drops_weights_and_keeps_the_mean(attend: Any, mask: Tensor | None):
     q, k = torch.zeros(1, 1, 2000, 4), torch.zeros(1, 1, 4, 4)
     v = torch.eye(4)[None, None]
     torch.manual_seed(0)
-    out = attend(q, k, v, dropout=0.5)
+    out = attend(q, k, v, mask=mask, dropout=0.5)
     assert set(out.unique().tolist()) == {0.0, 0.5}
     assert 0.45 < (out == 0).double().mean() < 0.55
 

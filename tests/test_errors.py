@@ -193,7 +193,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     (
         extend(ones(2, 1, 3, 4), ones(2, 1, 2, 4)),
         ValueError,
-        ("keys and values", "(2, 1, 3, 4)", "(2, 1, 2, 4)"),
+        ("keys and values", "(2, 1, 3, 4)", "got ((2, 1, 3, 4), (2, 1, 2, 4))"),
     ),
     (
         extend(ones(2, 1, 3, 4), None),
