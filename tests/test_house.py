@@ -82,15 +82,36 @@ def test_make_help_names_every_target() -> None:
         assert f"make {target} " in shown
 
 
-def test_importing_the_package_loads_only_the_block() -> None:
-    program = "import sys, zeta_edu; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("line", "loaded"),
+    [
+        ("import zeta_edu.cli; zeta_edu.cli.build_parser()", {"zeta_edu.cli"}),
+        ("from zeta_edu import TransformerBlock", {"torch", "zeta_edu.block"}),
+        ("from zeta_edu import load_pretrained", {"torch", "zeta_edu.lm.checkpoints"}),
+    ],
+)
+def test_an_import_loads_what_it_needs_and_no_more(line: str, loaded: set[str]) -> None:
+    program = f"import sys; {line}; print(*sys.modules)"
     shown = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
-    late = {"matplotlib", "ipywidgets", "anywidget", "IPython", "tokenizers"}
-    late |= {"zeta_edu.views", "zeta_edu.lm", "zeta_edu.exercises", "zeta_edu.cli"}
-    assert "zeta_edu.block" in shown
-    assert late.isdisjoint(shown)
+    late = {"torch", "matplotlib", "ipywidgets", "anywidget", "IPython", "tokenizers"}
+    late |= {"zeta_edu.block", "zeta_edu.lm.model", "zeta_edu.views.display", "zeta_edu.exercises"}
+    if "zeta_edu.lm.checkpoints" in loaded:
+        loaded = loaded | {"zeta_edu.block", "zeta_edu.lm.model"}
+    assert loaded <= set(shown)
+    assert (late - loaded).isdisjoint(shown)
+
+
+def test_every_public_name_is_found_and_no_other() -> None:
+    import zeta_edu
+    import zeta_edu.lm
+
+    for package in (zeta_edu, zeta_edu.lm, zeta_edu.views):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match="no attribute 'transformer'"):
+            package.transformer  # noqa: B018
 
 
 def test_the_command_line_explains_itself_without_the_extras() -> None:

@@ -9,19 +9,18 @@ torch.Size([1, 128, 512])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zeta_edu.adapters import add_lora, merge_lora, unmerge_lora, use_lora
-from zeta_edu.block import TransformerBlock
-from zeta_edu.cache import KVCache
-from zeta_edu.lora import LoRA
-from zeta_edu.recording import record_attention
-from zeta_edu.rotary import rotate_queries_keys
-
 if TYPE_CHECKING:
     from zeta_edu import views
+    from zeta_edu.adapters import add_lora, merge_lora, unmerge_lora, use_lora
+    from zeta_edu.block import TransformerBlock
+    from zeta_edu.cache import KVCache
     from zeta_edu.exercises import check, hint, progress
     from zeta_edu.lm import TransformerLM, load_pretrained
     from zeta_edu.lm.adapter_files import load_lora, save_lora
     from zeta_edu.lm.palm import load_palm
+    from zeta_edu.lora import LoRA
+    from zeta_edu.recording import record_attention
+    from zeta_edu.rotary import rotate_queries_keys
 
 __all__ = [
     "KVCache",
@@ -45,25 +44,37 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Loaded on first use: the block itself needs neither matplotlib nor a tokenizer.
-_LATER = {
-    "TransformerLM": "zeta_edu.lm",
-    "load_lora": "zeta_edu.lm.adapter_files",
-    "load_palm": "zeta_edu.lm.palm",
-    "load_pretrained": "zeta_edu.lm",
-    "save_lora": "zeta_edu.lm.adapter_files",
-    "check": "zeta_edu.exercises",
-    "hint": "zeta_edu.exercises",
-    "progress": "zeta_edu.exercises",
+# Where each name is. It is loaded on first use: the command line need not wait for torch, nor the
+# block for matplotlib or a tokenizer.
+_HOMES = {
+    "KVCache": "cache",
+    "LoRA": "lora",
+    "TransformerBlock": "block",
+    "TransformerLM": "lm",
+    "add_lora": "adapters",
+    "check": "exercises",
+    "hint": "exercises",
+    "load_lora": "lm.adapter_files",
+    "load_palm": "lm.palm",
+    "load_pretrained": "lm",
+    "merge_lora": "adapters",
+    "progress": "exercises",
+    "record_attention": "recording",
+    "rotate_queries_keys": "rotary",
+    "save_lora": "lm.adapter_files",
+    "unmerge_lora": "adapters",
+    "use_lora": "adapters",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "views":
         return import_module("zeta_edu.views")
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'zeta_edu' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zeta_edu' has no attribute {name!r}")
+    value = getattr(import_module(f"zeta_edu.{_HOMES[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
 
 
 def __dir__() -> list[str]:
