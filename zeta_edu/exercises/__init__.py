@@ -37,6 +37,9 @@ def check(name: str, function: object) -> None:
 
     Raises:
         ValueError: when no exercise has this name.
+
+    >>> check("attention.scale", lambda queries, keys: ...)
+    · attention.scale, not started: replace the dots with your code, then run it again.
     """
     verdict = judge(_exercise(name), function)
     print(f"{_MARKS[verdict.status]} {name}, {verdict.status}: {verdict.message}")
@@ -54,6 +57,9 @@ def hint(name: str) -> None:
 
     Raises:
         ValueError: when no exercise has this name.
+
+    >>> hint("attention.scale")
+    attention.scale, hint ... of 3: ...
     """
     hints = _exercise(name).hints
     number = min(_hints_given.get(name, 0) + 1, len(hints))

@@ -34,6 +34,14 @@ def save_lora(model: nn.Module, path: str | Path, name: str = "default") -> None
 
     Raises:
         ValueError: the model has no adapter of that name, or a number in it is not finite.
+
+    >>> import tempfile
+    >>> from zeta_edu import TransformerBlock
+    >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), rank=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_lora(block, f"{folder}/poems.safetensors")
+    ...     Path(f"{folder}/poems.safetensors").stat().st_size < 3000
+    True
     """
     loras = adapter_modules(model, name)
     if not loras:

@@ -97,6 +97,10 @@ def load_pretrained(name_or_path: str | Path) -> tuple[TransformerLM, Tokenizer]
 
     Raises:
         ValueError: no such name or folder, or a damaged file.
+
+    >>> model, tokenizer = load_pretrained("python-small")
+    >>> len(model.blocks), len(tokenizer)
+    (6, 2048)
     """
     folder = SHIPPED / str(name_or_path)
     if str(name_or_path) not in shipped_models():

@@ -117,6 +117,11 @@ def generate(
 
     Raises:
         TypeError, ValueError: an argument is not of the kind above, or an id out of range.
+
+    >>> from zeta_edu.lm import TransformerLM
+    >>> model = TransformerLM(num_tokens=50, dim=16, depth=1, heads=2, dim_head=8)
+    >>> generate(model, torch.tensor([1, 2, 3]), 4).shape
+    torch.Size([7])
     """
     if isinstance(prompt, str):
         return prompt + "".join(_stream_text(model, prompt, max_new_tokens, sampling, stop))

@@ -55,6 +55,17 @@ def load_palm(
         ValueError: the file is no such checkpoint, or `norm` is "auto" and both readings fit.
 
     Source: palm-rlhf-pytorch on the Python package index, its module `palm`.
+
+    >>> import tempfile
+    >>> shapes = {"fused_attn_ff_proj": (96, 8), "attn_out": (8, 16), "ff_out.2": (8, 32)}
+    >>> state = {f"layers.0.fn.{name}.weight": torch.zeros(s) for name, s in shapes.items()}
+    >>> state |= {"layers.0.fn.norm.gamma": torch.ones(8), "norm.gamma": torch.ones(8)}
+    >>> state |= {"token_emb.weight": torch.zeros(50, 8)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save(state, f"{folder}/palm.pt")
+    ...     config = load_palm(f"{folder}/palm.pt").config
+    >>> config["heads"], config["dim_head"], config["ff_mult"]
+    (2, 8, 4)
     """
     if norm not in ("auto", "direct", "offset"):
         raise ValueError(f"norm must be 'auto', 'direct' or 'offset', got {norm!r}")
