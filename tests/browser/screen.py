@@ -85,6 +85,18 @@ class ViewOnScreen:
         """Choose from a drop-down list: the 0th is the layer, the 1st the head."""
         self.part(".drop select", which).select_option(str(value))
 
+    def control(self, name: str, inside: str = "") -> Any:
+        """A control of the view by its name, or an element inside it."""
+        return self.part(f'[data-control="{name}"] {inside}'.strip())
+
+    def slide(self, name: str, value: float) -> None:
+        """Set a slider; one over a logarithm takes the logarithm."""
+        self.control(name, "input[type=range]").fill(str(value))
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
     def cell(self, query: int, key: int) -> dict[str, float]:
         """Where in the map's canvas the middle of a cell lies."""
         drawn = self.report()

@@ -123,18 +123,39 @@ def _layer(index: int, layer: Any) -> Float[np.ndarray, "heads queries keys"]:
     return array
 
 
-def _array(name: str, source: Any) -> np.ndarray:
+def _array(name: str, source: Any, dtype: type = np.float32) -> np.ndarray:
     if isinstance(source, torch.Tensor):
         if source.is_complex() or source.dtype == torch.bool:
             raise TypeError(f"{name} must hold real numbers, got {source.dtype}")
-        source = source.detach().to("cpu", torch.float32).numpy()
+        wide = torch.float32 if dtype is np.float32 else torch.float64
+        source = source.detach().to("cpu", wide).numpy()
     try:
         array = np.asarray(source)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a tensor or an array: {error}") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array.astype(np.float32)
+    return array.astype(dtype)
+
+
+def numbers(name: str, source: Any, axes: str) -> Float[np.ndarray, "..."]:
+    """A tensor or array as float64, with the named axes.
+
+    Leading axes of length 1, such as a batch of one, are dropped where there are more axes than
+    names.
+
+    Examples:
+        >>> numbers("queries", torch.zeros(1, 2, 3), "queries dim_head").shape
+        (2, 3)
+    """
+    array = _array(name, source, np.float64)
+    wanted = axes.split()
+    given = array.shape
+    while array.ndim > len(wanted) and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != len(wanted):
+        raise ValueError(f"{name} must be ({', '.join(wanted)}), got shape {given}")
+    return array
 
 
 def names(name: str, tokens: Any, count: int) -> list[str]:

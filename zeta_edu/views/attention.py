@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from zeta_edu.views import arguments, codec
 from zeta_edu.views.attention_figure import attention_figure
-from zeta_edu.views.display import View
+from zeta_edu.views.display import Control, View
 from zeta_edu.views.patterns import findings
 from zeta_edu.views.tokens import visible
 
@@ -28,6 +28,7 @@ class AttentionView(View):
 
     modules = (
         "runtime.js",
+        "frame.js",
         "attention_data.js",
         "attention_map.js",
         "attention_heads.js",
@@ -88,7 +89,7 @@ class AttentionView(View):
             return f"Attention weights of {shape}: nothing to look at yet."
         return f"Attention weights of {shape}. {self.title}."
 
-    def controls(self) -> dict[str, range | tuple[str, ...]]:
+    def controls(self) -> dict[str, Control]:
         """Layer, head, pinned token, step, direction and scale, with their ranges."""
         layers, heads, queries, keys = self.weights.shape
         return {
@@ -106,7 +107,10 @@ class AttentionView(View):
         arrays[SOFTMAX] = codec.encode_weights(self.weights)
         queries, keys = self.weights.shape[2:]
         later = np.triu(np.ones((queries, keys), dtype=bool), k=1)
+        empty = "Nothing to look at yet: the text has no tokens."
         return {
+            "kind": "attention",
+            "empty": empty if 0 in self.weights.shape else None,
             "shape": list(self.weights.shape),
             "key_labels": [visible(token) for token in self.tokens],
             "query_labels": self.query_tokens and [visible(token) for token in self.query_tokens],

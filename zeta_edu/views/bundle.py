@@ -25,9 +25,12 @@ _EXPORT = re.compile(r"^export (?=(async |function |const |class ))")
 def script(modules: tuple[str, ...]) -> str:
     """Join modules of `js/`, in order, into one ES module; the last one has the default export."""
     folder = files("zeta_edu.views") / "js"
-    css = " ".join((folder / "view.css").read_text("utf-8").split())
+    sheets = ("view.css", *(name for name in modules if name.endswith(".css")))
+    css = " ".join(" ".join((folder / name).read_text("utf-8").split()) for name in sheets)
     lines = [f"const STYLE = {to_json(_colours())};", f"const CSS = {to_json(css)};"]
     for module in modules:
+        if module in sheets:
+            continue
         for line in (folder / module).read_text("utf-8").splitlines():
             code = line.strip()
             if code and not code.startswith(("//", "import ")):
@@ -36,8 +39,8 @@ def script(modules: tuple[str, ...]) -> str:
 
 
 def _colours() -> dict[str, Any]:
-    light = {**style.LIGHT, "stops": style.STOPS_LIGHT}
-    dark = {**style.DARK, "stops": style.STOPS_DARK}
+    light = {**style.LIGHT, "stops": style.STOPS_LIGHT, "signed": style.SIGNED_LIGHT}
+    dark = {**style.DARK, "stops": style.STOPS_DARK, "signed": style.SIGNED_DARK}
     return {"roles": dict(style.ROLES), "light": light, "dark": dark}
 
 

@@ -2,6 +2,7 @@
 
 import base64
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,18 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from zeta_edu.views import bundle, style
+
+
+@dataclass(frozen=True)
+class Span:
+    """The values of a control that moves without steps: every number from `low` to `high`."""
+
+    low: float
+    high: float
+
+
+Control = range | Span | tuple[str | bool, ...]
+"""What a control can be set to: whole numbers, numbers, or one of a few names or truth values."""
 
 
 class View(ABC):
@@ -23,14 +36,18 @@ class View(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Everything the browser draws from, as JSON would hold it; "start" has the controls."""
+        """Everything the browser draws from, as JSON would hold it.
+
+        "kind" is the view's name, "start" the values of its controls, "arrays" the coded numbers,
+        and "empty", when it is not None, a sentence to show in place of a picture.
+        """
 
     @abstractmethod
     def figure(self) -> Figure:
         """The same picture, still, as a matplotlib figure."""
 
     @abstractmethod
-    def controls(self) -> dict[str, range | tuple[str, ...]]:
+    def controls(self) -> dict[str, Control]:
         """What can be set, by name, and to which values."""
 
     @property
@@ -104,10 +121,16 @@ class View(ABC):
             "state": traitlets.Dict(self.state()).tag(sync=True),
         }
         for name, allowed in self.controls().items():
-            trait: traitlets.TraitType[Any, Any] = (
-                traitlets.Int(start[name], min=allowed.start, max=max(allowed.stop - 1, 0))
-                if isinstance(allowed, range)
-                else traitlets.Enum(allowed, default_value=start[name])
-            )
-            traits[name] = trait.tag(sync=True)
+            traits[name] = _trait(allowed, start[name]).tag(sync=True)
         return type(f"Live{type(self).__name__}", (anywidget.AnyWidget,), traits)()
+
+
+def _trait(allowed: Control, start: Any) -> Any:
+    """A trait that refuses what its control cannot be set to."""
+    import traitlets
+
+    if isinstance(allowed, range):
+        return traitlets.Int(start, min=allowed.start, max=max(allowed.stop - 1, allowed.start))
+    if isinstance(allowed, Span):
+        return traitlets.Float(start, min=allowed.low, max=allowed.high)
+    return traitlets.Enum(allowed, default_value=start)

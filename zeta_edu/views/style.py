@@ -9,6 +9,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import matplotlib
 import numpy as np
@@ -45,6 +46,8 @@ LIGHT: Mapping[str, str] = {
     "quiet": "#59616B",
     "query_text": "#00629A",
     "key_text": "#B24A00",
+    "value_text": "#00734F",
+    "output_text": "#964272",
 }
 DARK: Mapping[str, str] = {
     "page": "#16191D",
@@ -55,6 +58,8 @@ DARK: Mapping[str, str] = {
     "quiet": "#A4ACB6",
     "query_text": "#5BB8EE",
     "key_text": "#FF9D52",
+    "value_text": "#3CC79B",
+    "output_text": "#DE8FC2",
 }
 
 # viridis, sampled; its ends are blended towards the page so that "little" fades into it.
@@ -75,6 +80,7 @@ _FADE_DARK = (0.72, 0.25)
 CSS_DPI = 96  # a figure of one inch is shown 96 CSS pixels wide
 MAP = "zeta"
 MAP_DARK = "zeta_dark"
+MAP_SIGNED = "zeta_signed"
 
 
 def _blend(colour: str, page: str, share: float) -> str:
@@ -92,6 +98,12 @@ def _fading(colours: tuple[str, ...], page: str, shares: tuple[float, ...]) -> t
 STOPS_LIGHT = _fading(_VIRIDIS[::-1], LIGHT["page"], _FADE_LIGHT)
 STOPS_DARK = _fading(_VIRIDIS, DARK["page"], _FADE_DARK)
 
+# For numbers of both signs: from brown below zero through the page's colour to teal above it.
+_BELOW = ("#6B3E07", "#A8671C", "#D9AE6C")
+_ABOVE = ("#77BFB4", "#2C8C81", "#01564C")
+SIGNED_LIGHT = (*_BELOW, LIGHT["page"], *_ABOVE)
+SIGNED_DARK = (*_BELOW[::-1], DARK["page"], *_ABOVE[::-1])
+
 
 def _register(name: str, stops: tuple[str, ...]) -> None:
     colours = LinearSegmentedColormap.from_list(name, stops).with_extremes(bad=NOT_A_NUMBER)
@@ -100,6 +112,32 @@ def _register(name: str, stops: tuple[str, ...]) -> None:
 
 _register(MAP, STOPS_LIGHT)
 _register(MAP_DARK, STOPS_DARK)
+_register(MAP_SIGNED, SIGNED_LIGHT)
+
+
+SETTINGS = {
+    "figure.figsize": (7.0, 3.6),
+    "figure.dpi": CSS_DPI,
+    "savefig.dpi": 2 * CSS_DPI,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": LIGHT["page"],
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": LIGHT["text"],
+    "axes.edgecolor": LIGHT["quiet"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=[QUERY, KEY, VALUE, OUTPUT, MASK]),
+    "grid.color": LIGHT["line"],
+    "lines.linewidth": 2.0,
+    "image.cmap": MAP,
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+    "svg.hashsalt": "zeta_edu",
+}
+"""matplotlib's settings for every figure of the project."""
 
 
 def use() -> None:
@@ -112,31 +150,12 @@ def use() -> None:
         >>> matplotlib.rcParams["image.cmap"] == MAP
         True
     """
-    cycle = cycler(color=[QUERY, KEY, VALUE, OUTPUT, MASK])
-    matplotlib.rcParams.update(
-        {
-            "figure.figsize": (7.0, 3.6),
-            "figure.dpi": CSS_DPI,
-            "savefig.dpi": 2 * CSS_DPI,
-            "figure.constrained_layout.use": True,
-            "figure.facecolor": LIGHT["page"],
-            "font.size": 12,
-            "axes.titlesize": 13,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.labelcolor": LIGHT["text"],
-            "axes.edgecolor": LIGHT["quiet"],
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": cycle,
-            "grid.color": LIGHT["line"],
-            "lines.linewidth": 2.0,
-            "image.cmap": MAP,
-            "image.interpolation": "nearest",
-            "legend.frameon": False,
-            "svg.hashsalt": "zeta_edu",
-        }
-    )
+    matplotlib.rcParams.update(SETTINGS)
+
+
+def settings() -> AbstractContextManager[None]:
+    """The same settings inside a `with`, for what draws without changing the caller's."""
+    return matplotlib.rc_context(SETTINGS)
 
 
 def picture(figure: Figure) -> bytes:

@@ -1,5 +1,6 @@
 // The attention view: text, one head large, all heads small, and a sentence about the cursor.
-import { choice, decodeArray, dress, drop, h, stage, theme, watchTheme } from "./runtime.js";
+import { choice, drop, h } from "./runtime.js";
+import { Frame, mount } from "./frame.js";
 import { Matrices } from "./attention_data.js";
 import { HeatMap } from "./attention_map.js";
 import { HeadGrid } from "./attention_heads.js";
@@ -7,28 +8,13 @@ import { TokenText } from "./attention_text.js";
 import { Legend } from "./attention_legend.js";
 import { cellSentence, lineSentence } from "./attention_words.js";
 
-const SHARED = ["layer", "head", "query", "stage", "direction", "scale"]; // with the kernel
-
-class AttentionView {
-  constructor(model, arrays) {
-    Object.assign(this, { model, state: model.get("state"), cursor: null, token: null });
-    this.data = new Matrices(this.state, arrays);
+class AttentionView extends Frame {
+  prepare() {
+    this.token = null; // the cursor may stand on a token of the text instead of a cell of the map
+    this.data = new Matrices(this.state, this.arrays);
     this.keyLabels = this.state.key_labels;
     this.queryLabels = this.state.query_labels ?? this.keyLabels;
     this.sameTokens = !this.state.query_labels;
-    this.now = this.legal(Object.fromEntries(SHARED.map((name) => [name, model.get(name)])));
-    this.build();
-  }
-
-  // Follows the kernel; returns a function that stops.
-  listen() {
-    const { model } = this;
-    const heard = SHARED.map((name) => {
-      const hear = () => this.set({ [name]: model.get(name) });
-      model.on(`change:${name}`, hear);
-      return () => model.off(`change:${name}`, hear);
-    });
-    return () => heard.forEach((stop) => stop());
   }
 
   build() {
@@ -36,7 +22,7 @@ class AttentionView {
     const { now, data, state } = this;
     // One head alone leaves nothing to choose.
     this.alone = data.layers * data.heads === 1;
-    this.controls = {
+    const controls = {
       ...(!this.alone && {
         layer: drop("Layer", data.layers, now.layer, pick("layer")),
         head: drop("Head", data.heads, now.head, pick("head")),
@@ -51,28 +37,20 @@ class AttentionView {
     };
     if (state.stages.length > 1) {
       const options = state.stages.map(({ name, title }) => [name, title]);
-      this.controls.stage = choice("Step", options, now.stage, pick("stage"));
+      controls.stage = choice("Step", options, now.stage, pick("stage"));
     }
-    this.title = h("h3", {});
-    this.readout = h("p", { class: "readout", role: "status", "aria-live": "polite" });
     this.text = new TokenText(this);
     this.map = new HeatMap(this);
     this.grid = new HeadGrid(this);
     this.legend = new Legend(this);
-    const controls = Object.values(this.controls).map(({ node }) => node);
-    this.node = h(
-      "section",
-      { class: "view attention", "aria-label": "attention view" },
-      this.title,
-      h("div", { class: "controls" }, ...controls),
-      h(
-        "div",
-        { class: "panels" },
-        h("div", { class: "reading" }, this.text.node, this.readout),
-        this.map.node,
-        h("div", { class: "overview" }, this.grid.node, this.legend.node),
-      ),
+    const body = h(
+      "div",
+      { class: "panels" },
+      h("div", { class: "reading" }, this.text.node, this.readout),
+      this.map.node,
+      h("div", { class: "overview" }, this.grid.node, this.legend.node),
     );
+    return { controls, body: [body] };
   }
 
   // Whatever is asked for, from Python or by hand, ends inside the data.
@@ -87,35 +65,14 @@ class AttentionView {
     };
   }
 
-  set(changes) {
-    const before = this.now;
-    this.now = this.legal({ ...before, ...changes });
-    const changed = SHARED.filter((name) => this.now[name] !== before[name]);
-    for (const name of SHARED) {
-      if (this.model.get(name) !== this.now[name]) this.model.set(name, this.now[name]);
-    }
-    this.model.save_changes();
-    if (!changed.length) return;
+  draw(changed) {
     if (changed.includes("direction")) this.token = null;
-    if (changed.some((name) => name === "stage" || name === "scale")) this.grid.draw();
+    if (changed.includes("stage") || changed.includes("scale")) this.grid.draw();
     if (changed.every((name) => name === "query")) this.map.paint();
     else this.map.draw();
-    this.drawRest();
-  }
-
-  draw() {
-    this.grid.draw();
-    this.map.draw();
-    this.drawRest();
-  }
-
-  drawRest() {
     this.grid.mark();
     this.text.draw();
     this.legend.draw();
-    this.title.textContent = this.heading();
-    for (const [name, control] of Object.entries(this.controls)) control.show(this.now[name]);
-    this.say();
   }
 
   heading() {
@@ -125,32 +82,26 @@ class AttentionView {
     return `Layer ${layer}, head ${head}: ${finding}`;
   }
 
-  wear(dark) {
-    const colours = theme(dark);
-    this.colours = { ...colours, asks: colours.query_text, answers: colours.key_text };
-    dress(this.node, this.colours);
-    if (this.drawn) this.draw();
-  }
-
   // The cursor stands on a cell of the map, on a token of the text, or nowhere.
   point(cell) {
     if (cell?.query === this.cursor?.query && cell?.key === this.cursor?.key && this.token === null)
       return;
-    this.cursor = cell;
     this.token = null;
-    this.pointed();
+    super.point(cell);
   }
 
   pointToken(token) {
-    this.cursor = null;
     this.token = token;
-    this.pointed();
+    super.point(null);
   }
 
   pointed() {
     this.map.paint();
     this.text.mark();
-    this.say();
+  }
+
+  resized() {
+    this.map.resize();
   }
 
   hovered() {
@@ -169,22 +120,14 @@ class AttentionView {
     return this.now.direction === "query" ? { query, key: most } : { query: most, key: query };
   }
 
-  say(text) {
-    const sentence = this.cursor
-      ? cellSentence(this, this.cursor)
-      : lineSentence(this, this.hovered() ?? this.now.query);
-    this.readout.replaceChildren(...(text ? [text] : sentence));
+  sentence() {
+    if (this.cursor) return cellSentence(this, this.cursor);
+    return lineSentence(this, this.hovered() ?? this.now.query);
   }
 
-  // What is on the screen, for tests: numbers as drawn, not as meant.
-  report() {
-    const { map, text, now, title, readout, cursor } = this;
+  drawn() {
+    const { map, text, now } = this;
     return {
-      ...now,
-      cursor,
-      dark: this.colours.dark,
-      title: title.textContent,
-      readout: readout.textContent,
       window: { ...map.window },
       rows: map.rows,
       columns: map.columns,
@@ -193,35 +136,9 @@ class AttentionView {
       line: Array.from(text.weights),
       lines: text.lines,
       scale: this.data.scale(now),
-      firstDraw: this.firstDraw,
     };
   }
 }
 
-async function render({ model, el }) {
-  const began = performance.now();
-  const { shape, stages, arrays } = model.get("state");
-  if (shape.includes(0)) {
-    const words = "Nothing to look at yet: the text has no tokens.";
-    const empty = h("section", { class: "view empty" }, h("p", { role: "status" }, words));
-    stage(el, empty);
-    return watchTheme(el, (dark) => dress(empty, theme(dark)));
-  }
-  const decoded = await Promise.all(stages.map(({ name }) => decodeArray(arrays[name])));
-  const view = new AttentionView(model, Object.fromEntries(stages.map(({ name }, i) => [name, decoded[i]])));
-  stage(el, view.node);
-  const stops = [watchTheme(el, (dark) => view.wear(dark)), view.listen()];
-  view.draw();
-  view.drawn = true;
-  view.firstDraw = performance.now() - began;
-  el.view = view;
-  const resized = new ResizeObserver(() => view.map.resize());
-  resized.observe(view.map.node);
-  return () => {
-    stops.forEach((stop) => stop());
-    resized.disconnect();
-  };
-}
-
-const widget = { render };
+const widget = { render: mount(AttentionView) };
 export default widget;

@@ -125,7 +125,7 @@ export class HeatMap {
     const pinned = view.now.direction === "query" ? view.now.query : undefined;
     for (const i of shown(q0, q1, at.height, query)) {
       const text = at.named ? view.queryLabels[i] : String(i);
-      context.fillStyle = i === query || i === pinned ? view.colours.asks : view.colours.quiet;
+      context.fillStyle = i === query || i === pinned ? view.colours.query_text : view.colours.quiet;
       context.fillText(fit(text, 12), at.left - 6, at.top + (i - q0 + 0.5) * at.height);
     }
     context.textAlign = "left";
@@ -134,7 +134,7 @@ export class HeatMap {
       context.translate(at.left + (i - k0 + 0.5) * at.cell, at.top - 6);
       if (at.named) context.rotate(-Math.PI / 3);
       else context.textAlign = "center";
-      context.fillStyle = i === key ? view.colours.answers : view.colours.quiet;
+      context.fillStyle = i === key ? view.colours.key_text : view.colours.quiet;
       context.fillText(fit(at.named ? view.keyLabels[i] : String(i), 12), 0, at.named ? 0 : -4);
       context.restore();
     }
@@ -151,11 +151,11 @@ export class HeatMap {
     const { query, direction } = view.now;
     if (direction === "query" && query >= q0 && query < q1) {
       const y = at.top + (query - q0) * at.height;
-      box(view.colours.asks, at.left - 1, y - 1, width + 2, at.height + 2, 2);
+      box(view.colours.query_text, at.left - 1, y - 1, width + 2, at.height + 2, 2);
     }
     if (direction === "key" && query >= k0 && query < k1) {
       const x = at.left + (query - k0) * at.cell;
-      box(view.colours.answers, x - 1, at.top - 1, at.cell + 2, tall + 2, 2);
+      box(view.colours.key_text, x - 1, at.top - 1, at.cell + 2, tall + 2, 2);
     }
     if (!view.cursor) return;
     const x = at.left + (view.cursor.key - k0) * at.cell;

@@ -5,7 +5,7 @@ import { STYLE, CSS } from "./generated.js"; // made from style.py and view.css 
 // An element: attributes by name, listeners by "on...", children as elements or plain text.
 export function h(tag, attributes = {}, ...children) {
   const space = "http://www.w3.org/2000/svg";
-  const node = /^(svg|path)$/.test(tag)
+  const node = /^(svg|path|line|rect|circle|g|text)$/.test(tag)
     ? document.createElementNS(space, tag)
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -133,7 +133,8 @@ export function watchTheme(host, changed) {
 
 export function theme(dark) {
   const colours = dark ? STYLE.dark : STYLE.light;
-  return { dark, roles: STYLE.roles, ...colours, shades: shades(colours.stops) };
+  const [amounts, both] = [shades(colours.stops), shades(colours.signed)];
+  return { dark, roles: STYLE.roles, ...colours, shades: amounts, signed_shades: both };
 }
 
 // A shadow root for a view, with the shared style sheet; the page's own styles stay outside.
@@ -145,9 +146,8 @@ export function stage(host, ...children) {
 
 export function dress(node, colours) {
   node.classList.toggle("dark", colours.dark);
-  const { shades: _, stops: __, roles, dark: ___, ...surfaces } = colours;
-  for (const [name, value] of Object.entries({ ...surfaces, ...roles })) {
-    node.style.setProperty(`--${name.replaceAll("_", "-")}`, value);
+  for (const [name, value] of Object.entries({ ...colours, ...colours.roles })) {
+    if (typeof value === "string") node.style.setProperty(`--${name.replaceAll("_", "-")}`, value);
   }
 }
 
