@@ -10,6 +10,7 @@ import html
 import io
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -115,7 +116,7 @@ _register(MAP_DARK, STOPS_DARK)
 _register(MAP_SIGNED, SIGNED_LIGHT)
 
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "figure.figsize": (7.0, 3.6),
     "figure.dpi": CSS_DPI,
     "savefig.dpi": 2 * CSS_DPI,

@@ -5,7 +5,7 @@ import { stroke } from "./plot.js";
 
 const SMALL = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const MONO = "12px ui-monospace, SFMono-Regular, Menlo, 'DejaVu Sans Mono', monospace";
-const LEAST_LABELLED = 12; // the smallest cell, in pixels, that a label fits beside
+export const LEAST_LABELLED = 12; // the smallest cell, in pixels, that a label fits beside
 const LONGEST_LABEL = 12; // letters
 const NOTHING = {
   rowLabels: null,
@@ -16,6 +16,7 @@ const NOTHING = {
   blank: null,
   write: null,
   signed: false,
+  plain: false,
   frames: [],
 };
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -35,7 +36,8 @@ export class Matrix {
   // `values` (rows × columns) are coloured from `low` to `high`; with `signed` around zero, from
   // brown for negative to green for positive. `hatched(i)` and `blank(i)` say which cells a mask
   // hides and which hold nothing; `write(value, i)` puts a number into a cell that has room for it.
-  // `rowLabels`, `columnLabels` and their `rowTitle`, `columnTitle` may be left out. `frames`:
+  // `rowLabels`, `columnLabels` and their `rowTitle`, `columnTitle` may be left out; rows are queries
+  // and columns keys in their colours, unless the table is `plain`. `frames`:
   // { row, column, rows, columns, colour, width }.
   draw(table) {
     Object.assign(this, NOTHING, table);
@@ -135,7 +137,8 @@ export class Matrix {
     context.textAlign = "center";
     context.textBaseline = "middle";
     for (let i = 0; i < rows * columns; i++) {
-      const hidden = this.blank?.(i) || this.hatched?.(i);
+      if (this.blank?.(i)) continue;
+      const hidden = this.hatched?.(i);
       const text = this.write(values[i], i);
       if (!text || context.measureText(text).width > at.cell - 2) continue;
       const plain = hidden || Number.isNaN(values[i]);
@@ -148,7 +151,8 @@ export class Matrix {
 
   paintLabels() {
     const { context, at, rows, columns, view, cursor } = this;
-    const { query_text: rowColour, key_text: columnColour, quiet } = view.colours;
+    const { query_text, key_text, quiet, text } = view.colours;
+    const [rowColour, columnColour] = this.plain ? [text, text] : [query_text, key_text];
     context.font = MONO;
     const every = (cell) => (at.named ? 1 : Math.ceil(14 / cell));
     if (at.named && this.rowLabels) {
@@ -230,6 +234,13 @@ export class Matrix {
       event.preventDefault();
     });
   }
+}
+
+// One entry of a legend: a small square, by class or by colour, and what it stands for.
+export function swatch(kind, text, colour) {
+  const sample = h("i", { class: `swatch ${kind}` });
+  if (colour) sample.style.background = colour;
+  return h("span", {}, sample, text);
 }
 
 function shortened(text) {
