@@ -63,10 +63,9 @@ class LoRAView extends Frame {
     }
     const sum = update.map((value, i) => value + weight[i]);
     const own = s.slice(0, this.now.rank).map((value) => value * factor);
-    return {
-      matrices: { weight, update, sum },
-      values: { weight: Array.from(this.arrays.own), update: Array.from(own), sum: singularValues(sum, rows, columns) },
-    };
+    const values = { weight: Array.from(this.arrays.own), update: Array.from(own) };
+    values.sum = singularValues(sum, rows, columns);
+    return { matrices: { weight, update, sum }, values };
   }
 
   draw(changed) {
@@ -124,7 +123,8 @@ class LoRAView extends Frame {
     const { rank, alpha } = this.now;
     if (!rank || !alpha) return "No update: the sum is the weight itself";
     const share = (rank * (rows + columns)) / (rows * columns);
-    return `An update of rank ${rank}: ${percent(share, 0)} of the numbers, ${percent(this.relative(), 0)} of the weight's size`;
+    const sizes = `${percent(share, 0)} of the numbers, ${percent(this.relative(), 0)} of the weight's size`;
+    return `An update of rank ${rank}: ${sizes}`;
   }
 
   sentence() {
@@ -146,7 +146,8 @@ class LoRAView extends Frame {
     const kept = this.now.rank;
     const thin = `${rows} × ${kept} and ${kept} × ${columns}`;
     const count = grouped(kept * (rows + columns));
-    const lowered = kept < rank ? ` The adapter was made with rank ${rank}; its ${rank - kept} smallest parts are dropped.` : "";
+    const dropped = ` The adapter was made with rank ${rank}; its ${rank - kept} smallest parts are dropped.`;
+    const lowered = kept < rank ? dropped : "";
     return (
       `Two thin matrices, ${thin}: ${count} numbers are trained in place of ${grouped(rows * columns)}. ` +
       `The update stretches at most ${kept} ${kept === 1 ? "direction" : "directions"}.${lowered}`

@@ -17,6 +17,7 @@ const NOTHING = {
   write: null,
   signed: false,
   plain: false,
+  stretch: false,
   frames: [],
 };
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -37,7 +38,8 @@ export class Matrix {
   // brown for negative to green for positive. `hatched(i)` and `blank(i)` say which cells a mask
   // hides and which hold nothing; `write(value, i)` puts a number into a cell that has room for it.
   // `rowLabels`, `columnLabels` and their `rowTitle`, `columnTitle` may be left out; rows are queries
-  // and columns keys in their colours, unless the table is `plain`. `frames`:
+  // and columns keys in their colours, unless the table is `plain`. With `stretch`
+  // cells take all the width there is. `frames`:
   // { row, column, rows, columns, colour, width }.
   draw(table) {
     Object.assign(this, NOTHING, table);
@@ -58,8 +60,10 @@ export class Matrix {
     const left = (named ? widest(this.rowLabels) : 4) + (this.rowTitle ? 18 : 0);
     const top = above + (this.columnTitle ? 18 : 0);
     const size = fitting(left);
-    this.at = { left, top, cell: size >= 4 ? Math.floor(size) : size, named };
-    const [width, height] = [left + this.at.cell * this.columns + 26, top + this.at.cell * this.rows + 4];
+    const cell = size >= 4 ? Math.floor(size) : size;
+    const wider = Math.floor(Math.min(this.most, (room - left - 26) / this.columns));
+    this.at = { left, top, cell: this.stretch ? Math.max(cell, wider) : cell, high: cell, named };
+    const [width, height] = [left + this.at.cell * this.columns + 26, top + cell * this.rows + 4];
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(width * ratio);
     this.canvas.height = Math.round(height * ratio);
@@ -83,12 +87,12 @@ export class Matrix {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.imageSmoothingEnabled = false;
-    context.drawImage(this.image(), at.left, at.top, columns * at.cell, rows * at.cell);
+    context.drawImage(this.image(), at.left, at.top, columns * at.cell, rows * at.high);
     if (this.hatched) this.paintHatching();
-    if (this.write && at.cell >= 26) this.paintNumbers();
+    if (this.write && Math.min(at.cell, at.high) >= 26) this.paintNumbers();
     context.strokeStyle = view.colours.line;
     context.lineWidth = 1;
-    context.strokeRect(at.left - 0.5, at.top - 0.5, columns * at.cell + 1, rows * at.cell + 1);
+    context.strokeRect(at.left - 0.5, at.top - 0.5, columns * at.cell + 1, rows * at.high + 1);
     this.paintLabels();
     for (const frame of this.frames) this.paintFrame(frame);
     if (this.cursor) {
@@ -117,15 +121,15 @@ export class Matrix {
     const { context, at, rows, columns, view } = this;
     for (let i = 0; i < rows * columns; i++) {
       if (!this.hatched(i)) continue;
-      const [x, y] = [at.left + (i % columns) * at.cell, at.top + Math.floor(i / columns) * at.cell];
+      const [x, y] = [at.left + (i % columns) * at.cell, at.top + Math.floor(i / columns) * at.high];
       context.fillStyle = view.colours.blank;
-      context.fillRect(x, y, at.cell, at.cell);
+      context.fillRect(x, y, at.cell, at.high);
       context.save();
       context.beginPath();
-      context.rect(x, y, at.cell, at.cell);
+      context.rect(x, y, at.cell, at.high);
       context.clip();
-      for (let shift = 0; shift < 2 * at.cell; shift += 6) {
-        stroke(context, view.colours.roles.mask, [[x + shift, y], [x + shift - at.cell, y + at.cell]]);
+      for (let shift = 0; shift < at.cell + at.high; shift += 6) {
+        stroke(context, view.colours.roles.mask, [[x + shift, y], [x + shift - at.high, y + at.high]]);
       }
       context.restore();
     }
@@ -144,7 +148,7 @@ export class Matrix {
       const plain = hidden || Number.isNaN(values[i]);
       context.fillStyle = plain ? this.view.colours.quiet : ink(this.shade(values[i]));
       const [row, column] = [Math.floor(i / columns), i % columns];
-      context.fillText(text, at.left + (column + 0.5) * at.cell, at.top + (row + 0.5) * at.cell);
+      context.fillText(text, at.left + (column + 0.5) * at.cell, at.top + (row + 0.5) * at.high);
     }
     context.textBaseline = "alphabetic";
   }
@@ -157,9 +161,9 @@ export class Matrix {
     const every = (cell) => (at.named ? 1 : Math.ceil(14 / cell));
     if (at.named && this.rowLabels) {
       context.textAlign = "right";
-      for (let row = 0; row < rows; row += every(at.cell)) {
+      for (let row = 0; row < rows; row += every(at.high)) {
         context.fillStyle = row === cursor?.row ? rowColour : quiet;
-        context.fillText(shortened(this.rowLabels[row]), at.left - 5, at.top + (row + 0.5) * at.cell + 4);
+        context.fillText(shortened(this.rowLabels[row]), at.left - 5, at.top + (row + 0.5) * at.high + 4);
       }
     }
     if (at.named && this.columnLabels) {
@@ -178,7 +182,7 @@ export class Matrix {
     context.fillStyle = columnColour;
     context.fillText(this.columnTitle, at.left, 12);
     context.save();
-    context.translate(12, at.top + rows * at.cell);
+    context.translate(12, at.top + rows * at.high);
     context.rotate(-Math.PI / 2);
     context.fillStyle = rowColour;
     context.fillText(this.rowTitle, 0, 0);
@@ -189,7 +193,7 @@ export class Matrix {
     const { context, at } = this;
     context.strokeStyle = colour;
     context.lineWidth = width;
-    context.strokeRect(at.left + column * at.cell, at.top + row * at.cell, columns * at.cell, rows * at.cell);
+    context.strokeRect(at.left + column * at.cell, at.top + row * at.high, columns * at.cell, rows * at.high);
   }
 
   // Moves the cursor without telling anybody.
@@ -208,7 +212,7 @@ export class Matrix {
   cellAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - this.at.left) / this.at.cell);
-    const row = Math.floor((event.clientY - box.top - this.at.top) / this.at.cell);
+    const row = Math.floor((event.clientY - box.top - this.at.top) / this.at.high);
     return row < 0 || column < 0 || row >= this.rows || column >= this.columns ? null : { row, column };
   }
 

@@ -17,7 +17,8 @@ export function ticks({ low, high, log }, most) {
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((times) => times * unit).find((size) => size >= rough);
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step);
+  // Adding 0 turns −0 into 0.
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step + 0);
   return found;
 }
 
@@ -126,7 +127,8 @@ export class Plot {
     stroke(context, colour, [from, to], 1.5, [4, 4]);
     if (!text) return;
     const wide = context.measureText(text).width;
-    const at = x === undefined ? right - wide - 2 : Math.min(from[0] + 4, right - wide - 2);
+    const after = from[0] + 4 + wide <= right ? from[0] + 4 : from[0] - 4 - wide;
+    const at = x === undefined ? right - wide - 2 : after;
     context.textAlign = "left";
     context.fillStyle = colour;
     context.fillText(text, at, x === undefined ? from[1] - 5 : top + 10);
@@ -172,7 +174,7 @@ export class Plot {
     const entries = named.map(({ name, colour, dash, kind }) => {
       const line = kind === undefined || kind === "line";
       const sample = h("i", { class: line ? "dash" : "swatch" });
-      if (line) sample.style.borderTop = `3px ${dash ? "dashed" : "solid"} ${colour}`;
+      if (line) sample.style.borderTop = `3px ${!dash ? "solid" : dash[0] > 2 ? "dashed" : "dotted"} ${colour}`;
       else sample.style.background = colour;
       return h("span", {}, sample, name);
     });

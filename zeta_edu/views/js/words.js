@@ -15,7 +15,8 @@ export function digits(value, precision = 3) {
     const power = `10${raised(Number(exponent))}`;
     return factor === "1" ? power : `${factor}·${power}`;
   }
-  return String(Number(value.toPrecision(precision))).replace("-", "−");
+  const rounded = Number(value.toPrecision(precision));
+  return (size >= 1e4 ? grouped(rounded) : String(rounded)).replace("-", "−");
 }
 
 export const percent = (share, places = 1) => `${(100 * share).toFixed(places)}\u00a0%`;
