@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zeta_edu import views
+    from zeta_edu.ablation import ablate
     from zeta_edu.adapters import add_lora, merge_lora, unmerge_lora, use_lora
     from zeta_edu.block import TransformerBlock
     from zeta_edu.cache import KVCache
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from zeta_edu.lora import LoRA
     from zeta_edu.recording import record_attention
     from zeta_edu.rotary import rotate_queries_keys
+    from zeta_edu.tiled import tiled_attention
 
 __all__ = [
     "KVCache",
     "LoRA",
     "TransformerBlock",
     "TransformerLM",
+    "ablate",
     "add_lora",
     "check",
     "hint",
@@ -38,6 +41,7 @@ __all__ = [
     "record_attention",
     "rotate_queries_keys",
     "save_lora",
+    "tiled_attention",
     "unmerge_lora",
     "use_lora",
     "views",
@@ -51,6 +55,7 @@ _HOMES = {
     "LoRA": "lora",
     "TransformerBlock": "block",
     "TransformerLM": "lm",
+    "ablate": "ablation",
     "add_lora": "adapters",
     "check": "exercises",
     "hint": "exercises",
@@ -62,6 +67,7 @@ _HOMES = {
     "record_attention": "recording",
     "rotate_queries_keys": "rotary",
     "save_lora": "lm.adapter_files",
+    "tiled_attention": "tiled",
     "unmerge_lora": "adapters",
     "use_lora": "adapters",
 }

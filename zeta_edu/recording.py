@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, overload
 
 import torch
@@ -77,14 +77,20 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
         return collect
 
     handles = [core.register_forward_hook(hook(name)) for name, core in cores.items()]
-    # A compiled module would run past the hooks. Nothing is compiled where dynamo is not loaded.
-    compiled = "torch._dynamo" in sys.modules
     try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with uncompiled():
             yield record
     finally:
         for handle in handles:
             handle.remove()
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A context in which compiled modules run as written: compiled ones would pass hooks by."""
+    # Nothing is compiled where dynamo is not loaded, and loading it takes a second.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _block_path(core: str) -> str:

@@ -11,56 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from zeta_edu.views import models
+from zeta_edu.views.models import Reading
+
 # Filling values such as torch.finfo(dtype).min stand for minus infinity.
 MASKED = -1e4
 
 
-def read(
-    source: Any, words: tuple[Any, ...], tokens: Sequence[str] | None
-) -> tuple[Any, Sequence[str] | None]:
+def read(source: Any, words: tuple[Any, ...], tokens: Sequence[str] | None) -> Reading:
     """Settle what `attention_view` was called with: run a model, or take weights as they are."""
     if isinstance(source, nn.Module):
         if tokens is not None:
             raise TypeError("tokens goes with weights; with a model give its text instead")
-        return _run(source, *_tokenizer_and_text(source, words))
+        return models.read_text(source, *models.tokenizer_and_text(source, words))
     if len(words) > 1 or (words and tokens is not None):
         raise TypeError("with weights give the tokens once: attention_view(weights, tokens)")
-    return source, words[0] if words else tokens
-
-
-def _tokenizer_and_text(model: nn.Module, words: tuple[Any, ...]) -> tuple[Any, str]:
-    if len(words) not in (1, 2):
-        raise TypeError("with a model give its text: attention_view(model, [tokenizer,] text)")
-    tokenizer = words[0] if len(words) == 2 else getattr(model, "tokenizer", None)
-    if not callable(getattr(tokenizer, "encode", None)):
-        raise TypeError(
-            "tokenizer must have encode(text); this model carries none, so call "
-            "attention_view(model, tokenizer, text)"
-            if tokenizer is None
-            else f"tokenizer must have encode(text), got {type(tokenizer).__name__}"
-        )
-    if not isinstance(words[-1], str):
-        raise TypeError(f"text must be a str, got {type(words[-1]).__name__}")
-    return tokenizer, words[-1]
-
-
-def _run(model: nn.Module, tokenizer: Any, text: str) -> tuple[Any, list[str]]:
-    from zeta_edu.recording import record_attention
-
-    ids = list(tokenizer.encode(text))
-    if not ids:
-        return np.zeros((1, 1, 0, 0), dtype=np.float32), []
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), record_attention(model) as record:
-            model(torch.tensor([ids], device=device))
-    finally:
-        model.train(training)
-    if hasattr(tokenizer, "pieces"):
-        return record, list(tokenizer.pieces(ids))
-    return record, [tokenizer.decode([token]) for token in ids]
+    return Reading(source, words[0] if words else tokens, None)  # type: ignore[arg-type]
 
 
 def weights(source: Any) -> Float[np.ndarray, "layers heads queries keys"]:
@@ -201,6 +167,17 @@ def _stage(
     if np.isposinf(array).any():
         raise ValueError(f"{label} holds plus infinity, which no softmax can weigh")
     return np.where(array <= MASKED, -np.inf, array).astype(np.float32)
+
+
+def shared_heads(value: Any, known: int | None, heads: int) -> int | None:
+    """How many key/value heads the query heads share: as given, or as the model says."""
+    if value is None:
+        return known if known and heads % known == 0 else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"kv_heads must be an int, got {type(value).__name__}")
+    if value < 1 or heads % value:
+        raise ValueError(f"kv_heads must divide the {heads} heads of weights, got {value}")
+    return value
 
 
 def index(name: str, value: Any, count: int) -> int | None:

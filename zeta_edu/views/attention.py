@@ -47,8 +47,10 @@ class AttentionView(View):
         layer: int | None = None,
         head: int | None = None,
         query: int | None = None,
+        kv_heads: int | None = None,
     ) -> None:
         self.weights = weights
+        self.kv_heads = kv_heads
         self.tokens = tokens
         self.query_tokens = query_tokens
         self.stages = dict(stages or {})
@@ -115,6 +117,7 @@ class AttentionView(View):
             "key_labels": [visible(token) for token in self.tokens],
             "query_labels": self.query_tokens and [visible(token) for token in self.query_tokens],
             "findings": [[head.sentence for head in row] for row in self.findings],
+            "kv_heads": self.kv_heads or self.weights.shape[1],
             "causal": self.query_tokens is None and not self.weights[..., later].any(),
             "has_nan": any(np.isnan(a).any() for a in (self.weights, *self.stages.values())),
             "stages": [_step(name, coded) for name, coded in arrays.items()],
@@ -143,6 +146,7 @@ def attention_view(
     layer: int | None = None,
     head: int | None = None,
     query: int | None = None,
+    kv_heads: int | None = None,
 ) -> AttentionView:
     """Look at the attention of a model, or of any tensors, over a text.
 
@@ -150,10 +154,10 @@ def attention_view(
     `attention_view(model, tokenizer, text)`, or as `attention_view(weights, tokens)`.
 
     Args:
-        source: a model made of `TransformerBlock`s; or weights (layers, heads, queries, keys) or
-            (heads, queries, keys), as a tensor or array; or one (1, heads, queries, keys) for each
-            layer: a record of `record_attention`, or the `attentions` of a Hugging Face output,
-            or that output itself.
+        source: a model made of `TransformerBlock`s, or a Hugging Face model; or weights (layers,
+            heads, queries, keys) or (heads, queries, keys), as a tensor or array; or one (1, heads,
+            queries, keys) for each layer: a record of `record_attention`, or the `attentions` of a
+            Hugging Face output, or that output itself.
         words: the tokenizer and the text for a model; the tokens for weights.
         tokens: the same as the tokens in `words`: a str for each key. Without any, the keys are
             numbered.
@@ -163,6 +167,8 @@ def attention_view(
         layer: the layer to open at; by default the head with the clearest pattern is opened.
         head: the head to open at.
         query: the query to pin at first; by default the last.
+        kv_heads: how many key/value heads the query heads share; those that read the same one are
+            drawn under it. A model says it itself.
 
     Returns:
         The view: display it, or call `save`, `live`, `figure` or `state` on it.
@@ -176,9 +182,9 @@ def attention_view(
         >>> attention_view(weights, ["a", "b", "c"], layer=1, head=2).title
         'Layer 1, head 2: each query spreads its attention over about 3 tokens'
     """
-    source, tokens = arguments.read(source, words, tokens)
-    weights = arguments.weights(source)
-    names = arguments.names("tokens", tokens, weights.shape[3])
+    reading = arguments.read(source, words, tokens)
+    weights = arguments.weights(reading.weights)
+    names = arguments.names("tokens", reading.tokens, weights.shape[3])
     asking = None
     if query_tokens is not None or weights.shape[2] != weights.shape[3]:
         asking = arguments.names("query_tokens", query_tokens, weights.shape[2])
@@ -190,6 +196,7 @@ def attention_view(
         layer=arguments.index("layer", layer, weights.shape[0]),
         head=arguments.index("head", head, weights.shape[1]),
         query=arguments.index("query", query, weights.shape[2]),
+        kv_heads=arguments.shared_heads(kv_heads, reading.kv_heads, weights.shape[1]),
     )
 
 

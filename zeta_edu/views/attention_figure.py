@@ -148,8 +148,20 @@ def _draw_heads(axes: Axes, view: "AttentionView") -> None:
     axes.set_yticks(middles[:layers], [str(layer) for layer in range(layers)])
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
+    shared = view.kv_heads or heads
+    if shared < heads:
+        _draw_brackets(axes, shared, heads // shared, step, gap)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def _draw_brackets(axes: Axes, shared: int, group: int, step: int, gap: int) -> None:
+    """Lines over the heads that read the same key/value head."""
+    for kv in range(shared):
+        left, right = kv * group * step, (kv + 1) * group * step - gap - 1
+        across, up = [left, left, right, right], [-gap, -2 * gap, -2 * gap, -gap]
+        axes.plot(across, up, color=style.KEY, lw=2, clip_on=False)
+    axes.text(0, -3 * gap, "sharing keys and values", color=style.LIGHT["key_text"], fontsize=9)
 
 
 def _colours(weights: Float[np.ndarray, "rows columns"], top: float) -> np.ndarray:

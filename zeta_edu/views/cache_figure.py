@@ -1,6 +1,6 @@
 """The cache view, still: the weights by step, and what they cost."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +23,8 @@ def cache_figure(view: "CacheView") -> Figure:
     with style.settings():
         figure = Figure(figsize=(9.4, 4.4))
         figure.suptitle(view.title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-        left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+        halves: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+        left, right = halves
         _draw_weights(left.subplots(), view)
         above, below = right.subplots(2, 1, sharex=True)
         _draw_work(above, view)

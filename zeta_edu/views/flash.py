@@ -77,7 +77,9 @@ def trace(
     return Trace(
         np.array([(step.rows.start, step.rows.stop) for step in steps]),
         np.array([(step.columns.start, step.columns.stop) for step in steps]),
-        *running,
+        running[0],
+        running[1],
+        running[2],
         output,
         np.where(weights.numpy() > 0, scores.numpy(), -np.inf) if causal else scores.numpy(),
         (weights @ values).numpy(),

@@ -1,6 +1,7 @@
 """The flash attention view, still: three moments of it side by side."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -56,6 +57,6 @@ def _draw_moment(axes: Axes, view: "FlashView", step: int) -> None:
         axes.set_xticks(range(keys), names, rotation=90, fontsize=9, parse_math=False)
 
 
-def _box(axes: Axes, rows: np.ndarray, columns: np.ndarray, **look: object) -> None:
+def _box(axes: Axes, rows: Iterable[int], columns: Iterable[int], **look: Any) -> None:
     (top, bottom), (left, right) = rows, columns
     axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **look))

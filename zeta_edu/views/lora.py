@@ -70,7 +70,7 @@ class LoRAView(View):
     def title(self) -> str:
         """How much smaller the update is, in numbers to train and in size."""
         whole, trained = self.numbers
-        shares = np.linalg.norm(self.update()) / max(np.linalg.norm(self.weight), 1e-300)
+        shares = np.linalg.norm(self.update()) / (np.linalg.norm(self.weight) or 1.0)
         return (
             f"An update of rank {self.rank}: {100 * trained / whole:.0f}\u00a0% of the numbers, "
             f"{100 * shares:.0f}\u00a0% of the weight's size"
@@ -121,9 +121,11 @@ class LoRAView(View):
         with style.settings():
             figure = Figure(figsize=(9.4, 5.6))
             figure.suptitle(self.title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-            above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
-            pictures = (("weight W", self.weight), ("update (α/r)·A·B", update))
-            pictures = (*pictures, ("sum", self.weight + update))
+            halves: Any = figure.subfigures(2, 1, height_ratios=(1.2, 1))
+            above, below = halves
+            names = ("weight W", "update (α/r)·A·B", "sum")
+            matrices = (self.weight, update, self.weight + update)
+            pictures = list(zip(names, matrices, strict=True))
             for axes, (title, matrix) in zip(above.subplots(1, 3), pictures, strict=True):
                 axes.imshow(matrix, cmap=style.MAP_SIGNED, vmin=-most, vmax=most, aspect="auto")
                 axes.set(title=title, xlabel="features out", ylabel="features in")

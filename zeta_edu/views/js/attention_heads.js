@@ -10,6 +10,7 @@ export class HeadGrid {
     this.buttons = [];
     const names = Array.from({ length: heads }, (_, head) => h("span", { class: "name" }, String(head)));
     const rows = [h("div", { class: "row top", "aria-hidden": "true" }, h("span", {}), ...names)];
+    if (view.state.kv_heads < heads) rows.unshift(this.sharedKeys());
     for (let layer = 0; layer < layers; layer++) {
       const row = h("div", { class: "row", role: "row" });
       row.append(h("span", { class: "name", role: "rowheader" }, String(layer)));
@@ -24,17 +25,31 @@ export class HeadGrid {
     this.node = h("div", { class: "heads", hidden: view.alone }, title, this.grid);
   }
 
+  // Brackets over the query heads that read the same key/value head.
+  sharedKeys() {
+    const { kv_heads } = this.view.state;
+    const group = this.view.data.heads / kv_heads;
+    const brackets = Array.from({ length: kv_heads }, (_, kv) => {
+      const text = group > 1 ? (kv_heads > 1 ? `K/V ${kv}` : "one K/V head for all") : "";
+      return h("span", { class: "shared", style: `grid-column: span ${group}` }, text);
+    });
+    return h("div", { class: "row top", "aria-hidden": "true" }, h("span", {}), ...brackets);
+  }
+
   button(layer, head) {
     const { view } = this;
+    const { kv_heads } = view.state;
+    const kv = Math.floor((head * kv_heads) / view.data.heads);
+    const reads = kv_heads < view.data.heads ? ` It reads key/value head ${kv}.` : "";
     const finding = view.state.findings[layer][head];
     const node = h(
       "button",
       {
         type: "button",
         role: "gridcell",
-        "aria-label": `layer ${layer}, head ${head}: ${finding}`,
+        "aria-label": `layer ${layer}, head ${head}: ${finding}.${reads}`,
         onclick: () => view.set({ layer, head }),
-        onpointerenter: () => view.say(`Layer ${layer}, head ${head}: ${finding}.`),
+        onpointerenter: () => view.say(`Layer ${layer}, head ${head}: ${finding}.${reads}`),
       },
       h("canvas", { "aria-hidden": "true" }),
     );
