@@ -9,6 +9,7 @@ compared as numbers.
 
 import importlib.util
 import json
+import math
 import os
 import re
 import time
@@ -31,7 +32,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent
 SECONDS_PER_LESSON = 60
 SECONDS_OF = {"12": 150, "13": 150}
-PACKED = re.compile(r'\{"shape":\[[^{}]*\}')
+STATE = re.compile(r'(?<=<script type="application/json">).*?(?=</script>)', re.DOTALL)
 CAPTURED = ("stream", "display_data", "execute_result", "clear_output")
 
 collect_ignore = ["notebooks/build.py"]
@@ -83,14 +84,30 @@ class Captures:
 
 
 def settle_numbers(page: str, stored: str) -> str:
-    """Return the page with the stored packed numbers wherever its own are equal within rounding."""
-    new, old = PACKED.findall(page), PACKED.findall(stored)
+    """Return the page with the stored state of a view wherever its own is equal within rounding."""
+    new, old = STATE.findall(page), STATE.findall(stored)
     if len(new) != len(old):
         return page
     for mine, theirs in zip(new, old, strict=True):
-        if mine != theirs and equal_numbers(json.loads(mine), json.loads(theirs)):
+        if mine != theirs and equal_states(json.loads(mine), json.loads(theirs)):
             page = page.replace(mine, theirs, 1)
     return page
+
+
+def equal_states(one: Any, other: Any) -> bool:
+    """Return whether two states differ by no more than the rounding of their numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            return False
+        if {"shape", "dtype", "data"} <= one.keys():
+            return equal_numbers(one, other)
+        return all(equal_states(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(equal_states(*pair) for pair in pairs)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+    return type(one) is type(other) and bool(one == other)
 
 
 def equal_numbers(one: dict[str, Any], other: dict[str, Any]) -> bool:
