@@ -1,7 +1,6 @@
 // A table of numbers as colours: labels on its sides, hatching for what a mask hides, the numbers
 // themselves where they fit, frames around parts of it, and a cursor for mouse and keyboard.
 import { h, ink } from "./runtime.js";
-import { stroke } from "./plot.js";
 
 const SMALL = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const MONO = "12px ui-monospace, SFMono-Regular, Menlo, 'DejaVu Sans Mono', monospace";
@@ -117,22 +116,32 @@ export class Matrix {
     return picture;
   }
 
+  // All hidden cells at once, a run of them in a row as one rectangle: cell by cell takes too long.
   paintHatching() {
     const { context, at, rows, columns, view } = this;
-    for (let i = 0; i < rows * columns; i++) {
-      if (!this.hatched(i)) continue;
-      const [x, y] = [at.left + (i % columns) * at.cell, at.top + Math.floor(i / columns) * at.high];
-      context.fillStyle = view.colours.blank;
-      context.fillRect(x, y, at.cell, at.high);
-      context.save();
-      context.beginPath();
-      context.rect(x, y, at.cell, at.high);
-      context.clip();
-      for (let shift = 0; shift < at.cell + at.high; shift += 6) {
-        stroke(context, view.colours.roles.mask, [[x + shift, y], [x + shift - at.high, y + at.high]]);
+    const [wide, high] = [columns * at.cell, rows * at.high];
+    context.save();
+    context.beginPath();
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const from = column;
+        while (column < columns && this.hatched(row * columns + column)) column++;
+        const run = (column - from) * at.cell;
+        if (run) context.rect(at.left + from * at.cell, at.top + row * at.high, run, at.high);
       }
-      context.restore();
     }
+    context.fillStyle = view.colours.blank;
+    context.fill();
+    context.clip();
+    context.beginPath();
+    for (let shift = 0; shift < wide + high; shift += 6) {
+      context.moveTo(at.left + shift, at.top);
+      context.lineTo(at.left + shift - high, at.top + high);
+    }
+    context.strokeStyle = view.colours.roles.mask;
+    context.lineWidth = 1;
+    context.stroke();
+    context.restore();
   }
 
   paintNumbers() {
