@@ -1,6 +1,8 @@
 """What an argument must be: one short function per kind, each with an error that names it."""
 
 import math
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +45,23 @@ def flag(name: str, value: Any) -> bool:
     """`value` as a bool, or an error that names the argument."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def existing_file(name: str, value: Any) -> Path:
+    """`value` as the path of a file that is there, or an error that names the argument."""
+    if not isinstance(value, str | PathLike):
+        raise TypeError(f"{name} must be the path of a file, got {value!r}")
+    path = Path(value)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} must be a file, got {str(path)!r}")
+    return path
+
+
+def floating_dtype(name: str, value: Any) -> torch.dtype:
+    """`value` as a floating-point dtype, or an error that names the argument."""
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point dtype, got {value!r}")
     return value
 
 

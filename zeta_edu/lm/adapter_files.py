@@ -17,23 +17,35 @@ from zeta_edu.adapters import (
     lora_names,
     lora_places,
 )
+from zeta_edu.checks import existing_file
+from zeta_edu.lm import parallel
 from zeta_edu.lm.checkpoints import check_tensors, read_tensors
 from zeta_edu.lm.files import write_atomically
 from zeta_edu.lora import LoRA
 
 FORMAT = "zeta_edu.LoRA"
+ADAPTER = "adapter.safetensors"  # its name in a folder of its own
 
 
-def save_lora(model: nn.Module, path: str | Path, name: str = "default") -> None:
+def save_lora(
+    model: nn.Module,
+    path: str | Path,
+    name: str = "default",
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Write one adapter of a model to a safetensors file, and nothing of the model itself.
 
     Args:
         model: a `TransformerBlock`, a `TransformerLM`, or anything that contains blocks.
         path: the file; one that is there is replaced.
         name: of the adapter.
+        dtype: of the stored numbers, such as `torch.float16` to halve the file; their own when
+            not given.
 
     Raises:
-        ValueError: the model has no adapter of that name, or a number in it is not finite.
+        ValueError: the model has no adapter of that name, or a number in it is not finite, in
+            itself or once in `dtype`.
 
     >>> import tempfile
     >>> from zeta_edu import TransformerBlock
@@ -47,10 +59,13 @@ def save_lora(model: nn.Module, path: str | Path, name: str = "default") -> None
     if not loras:
         raise ValueError(f"name must be one of the adapters {lora_names(model)}, got {name!r}")
     tensors = {
-        f"{place}.{part}": getattr(lora, part).detach().cpu().contiguous()
+        f"{place}.{part}": parallel.whole(getattr(lora, part).detach()).cpu().contiguous()
         for place, lora in loras.items()
         for part in ("A", "B")
     }
+    if not parallel.is_first():
+        return
+    tensors = {place: tensor.to(dtype or tensor.dtype) for place, tensor in tensors.items()}
     for place, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"adapter {name!r} is not finite at {place!r}; nothing was saved")
@@ -69,7 +84,7 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
 
     Args:
         model: changed in place; nothing but the adapter is trainable afterwards.
-        path: a file that `save_lora` wrote.
+        path: a file that `save_lora` wrote, or the folder of one that is `adapter.safetensors`.
         name: that the adapter gets; a new one.
 
     Returns:
@@ -87,9 +102,7 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
     ...     lora_names(load_lora(fresh, f"{folder}/poems.safetensors", "poems"))
     ['poems']
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
+    path = existing_file("path", path)
     tensors, texts = read_tensors(path)
     settings = _settings(texts, path)
     ranks = {t.shape[1] for place, t in tensors.items() if place.endswith(".A") and t.ndim == 2}

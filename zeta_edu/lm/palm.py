@@ -1,13 +1,19 @@
-"""Loading checkpoints of palm-rlhf-pytorch's PaLM, whose block this package's block is."""
+"""Loading checkpoints of palm-rlhf-pytorch's PaLM, whose block this package's block is.
+
+Its releases differ. Up to 0.0.35 there was no xPos; those around 0.0.60 had an encoder and a
+decoder; up to 0.2.0 the logits were taken before the last norm. None of these is the model made
+here. Before 0.2.4 a gain was stored as it is, since then minus 1.
+"""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zeta_edu.checks import flag, positive_number
+from zeta_edu.checks import existing_file, flag, positive_number
 from zeta_edu.lm.checkpoints import check_tensors
 from zeta_edu.lm.model import TransformerLM
 
@@ -39,12 +45,12 @@ def load_palm(
             and so the public files of May 2023), "offset" minus 1 (releases since), "auto" to
             judge by the values of all gains together.
         causal: as the model was trained.
-        use_xpos: as the model was trained; releases up to 0.0.35 had no xPos.
+        use_xpos: as the model was trained.
         xpos_scale_base: as the model was trained.
         qk_scale: factor of the logits of a model with q_scale and k_scale; dim_head ** -0.5 when
             None, as in releases since 0.1.0.
         flash_attn: whether the model made of it uses torch's fused kernels.
-        dtype: of the model's weights; a gain is brought to it before 1 is added.
+        dtype: of the model's weights; 1 is added to a gain in at least float32.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -52,7 +58,8 @@ def load_palm(
     Raises:
         FileNotFoundError: there is no file.
         TypeError: an argument is of the wrong kind.
-        ValueError: the file is no such checkpoint, or `norm` is "auto" and both readings fit.
+        ValueError: the file is no such checkpoint, or of a release whose model was another one,
+            or `norm` is "auto" and both readings fit.
 
     Source: palm-rlhf-pytorch on the Python package index, its module `palm`.
 
@@ -71,11 +78,12 @@ def load_palm(
         raise ValueError(f"norm must be 'auto', 'direct' or 'offset', got {norm!r}")
     if dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         raise TypeError(f"dtype must be a floating-point dtype, got {dtype!r}")
-    tensors = _read(Path(path))
-    config = _config(tensors, Path(path))
+    path = existing_file("path", path)
+    tensors = _read(path)
+    config = _config(tensors, path)
     names = _names(config["depth"], config["qk_rmsnorm"])
-    tensors = _weights(tensors, names, Path(path))
-    offset = _gains_are_offset(tensors, norm, Path(path))
+    tensors = _weights(tensors, names, path)
+    offset = _gains_are_offset(tensors, norm, path)
     if config["qk_rmsnorm"]:
         scale = config["dim_head"] ** -0.5 if qk_scale is None else qk_scale
         config["qk_scale"] = positive_number("qk_scale", scale)
@@ -84,29 +92,44 @@ def load_palm(
     with torch.device("meta"):  # the file's own tensors become the weights: no second copy
         model = TransformerLM(**config, flash_attn=flag("flash_attn", flash_attn))
     expected = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
-    check_tensors({names[ours]: t for ours, t in tensors.items()}, expected, Path(path))
+    check_tensors({names[ours]: t for ours, t in tensors.items()}, expected, path)
+    _check_last_norm(tensors, path)
     for name, tensor in tensors.items():
-        tensors[name] = tensor.to(dtype)
         if offset and name.endswith("gamma"):
-            tensors[name] += 1
+            tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) + 1
+        tensors[name] = tensor.to(dtype)
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(True).eval()
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Read a file of tensors, and nothing else, and leave out what is no weight."""
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, each of them this one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a whole file of tensors: {reason}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise ValueError(f"{str(path)!r} is not a state dict: it holds more than named tensors")
-    for name in [name for name in tensors if _TABLES.fullmatch(name)]:
-        del tensors[name]
-    return tensors
+    _check_release(tensors.keys(), path)
+    return {name: tensor for name, tensor in tensors.items() if not _TABLES.fullmatch(name)}
+
+
+def _check_release(names: Iterable[str], path: Path) -> None:
+    """Refuse files of releases that can be told from their names, and whose model was another."""
+    parts = {part for name in names for part in name.split(".")}
+    if parts & {"encoder", "decoder", "to_cross_attn_key_values"}:
+        raise ValueError(
+            f"{str(path)!r} is of the releases of palm-rlhf-pytorch around 0.0.60, which had an "
+            "encoder and a decoder"
+        )
+    if "inv_freq" in parts and "scale" not in parts:  # both are stored since there is xPos
+        raise ValueError(
+            f"{str(path)!r} is of a release of palm-rlhf-pytorch up to 0.0.35, which had no xPos "
+            "and took the logits before the last norm"
+        )
 
 
 def _config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
@@ -117,8 +140,7 @@ def _config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     for name in needed:
         if name not in tensors or tensors[name].ndim != 2:
             raise ValueError(
-                f"{str(path)!r} lacks a matrix {name!r}: it is no PaLM of palm-rlhf-pytorch, or of "
-                "the releases around 0.0.60, which had an encoder and a decoder"
+                f"{str(path)!r} lacks a matrix {name!r}: it is no PaLM of palm-rlhf-pytorch"
             )
     embedding, fused, attn_out, ff_out = (tensors[name].shape for name in needed)
     dim_head, odd = divmod(fused[0] - attn_out[1] - 2 * ff_out[1], 2)
@@ -149,9 +171,18 @@ def _weights(tensors: dict[str, Tensor], names: dict[str, str], path: Path) -> d
     missing = sorted(set(names.values()) - left.keys())
     unknown = sorted(left.keys() - set(names.values()))
     if missing or unknown:
-        fault = f"lacks {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0]!r}"
-        raise ValueError(f"{str(path)!r} {fault}: it is no plain PaLM of palm-rlhf-pytorch")
+        faults = [f"lacks {_some(missing)}"] if missing else []
+        faults += [f"has unknown tensors {_some(unknown)}"] if unknown else []
+        raise ValueError(
+            f"{str(path)!r} {' and '.join(faults)}: it is no plain PaLM of palm-rlhf-pytorch"
+        )
     return {ours: left[theirs] for ours, theirs in names.items()}
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few."""
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return ", ".join([repr(name) for name in names[:3]] + more)
 
 
 def _names(depth: int, with_scales: bool) -> dict[str, str]:
@@ -161,6 +192,16 @@ def _names(depth: int, with_scales: bool) -> dict[str, str]:
         for name in _BLOCK + _SCALES if with_scales else _BLOCK:
             names[f"blocks.{i}.{name}"] = f"layers.{i}.fn.{name}"
     return names
+
+
+def _check_last_norm(tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse a model whose last norm was never used, and so alone kept the gain it started with."""
+    learned = {n for n, t in tensors.items() if n.endswith("gamma") and (t != t[0]).any()}
+    if learned and "norm.gamma" not in learned:
+        raise ValueError(
+            f"{str(path)!r} has a last norm that learned nothing: releases of palm-rlhf-pytorch up "
+            "to 0.2.0 took the logits before it, and this model takes them after"
+        )
 
 
 def _gains_are_offset(tensors: dict[str, Tensor], norm: str, path: Path) -> bool:
