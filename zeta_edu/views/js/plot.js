@@ -35,7 +35,7 @@ export class Plot {
   }
 
   // `x`, `y`: { label, low, high, log, ticks, format }. `series`: { name, kind, x, y, colour, dash },
-  // kind "line" (default), "dots", "bars" or "band" (with `from`, its lower edge).
+  // kind "line" (default), "dots", "bars" or "band" (with `from`, its lower edge, and `alpha`).
   // `marks`: { x or y, text, colour }, lines across the plot.
   draw({ x, y, series, marks = [] }) {
     Object.assign(this, { x, y, series, marks });
@@ -146,7 +146,7 @@ export class Plot {
       for (const [x, y] of points) dot(context, x, y, one.radius ?? 3.5);
     } else if (one.kind === "band") {
       const floor = Array.from(one.x, (x, i) => [this.across(x), this.up(one.from[i])]).reverse();
-      context.globalAlpha = 0.25;
+      context.globalAlpha = one.alpha ?? 0.25;
       context.beginPath();
       [...points, ...floor].forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
       context.fill();
