@@ -35,6 +35,7 @@ class AttentionView(View):
         "attention_text.js",
         "attention_legend.js",
         "attention_words.js",
+        "attention.css",
         "attention.js",
     )
 

@@ -105,6 +105,7 @@ class CacheView(View):
         "runtime.js",
         "frame.js",
         "controls.js",
+        "player.js",
         "words.js",
         "plot.js",
         "matrix.js",

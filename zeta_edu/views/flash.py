@@ -126,6 +126,7 @@ class FlashView(View):
         "runtime.js",
         "frame.js",
         "controls.js",
+        "player.js",
         "words.js",
         "plot.js",
         "matrix.js",

@@ -1,7 +1,7 @@
 // Decoding with a KV cache: each step computes its own rows and reads all earlier keys and values.
 import { drop, h } from "./runtime.js";
 import { Frame, mount } from "./frame.js";
-import { player } from "./controls.js";
+import { player } from "./player.js";
 import { bytes, digits, grouped, percent, plural } from "./words.js";
 import { Plot } from "./plot.js";
 import { Matrix, swatch } from "./matrix.js";

@@ -1,7 +1,7 @@
 // Flash attention, one tile after another: what has been seen, what is kept, what it moves.
 import { h } from "./runtime.js";
 import { Frame, mount } from "./frame.js";
-import { player } from "./controls.js";
+import { player } from "./player.js";
 import { bytes, digits, plural } from "./words.js";
 import { Matrix, swatch } from "./matrix.js";
 
