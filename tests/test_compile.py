@@ -112,10 +112,15 @@ def test_the_default_compiler_gives_the_same():
 @variants
 def test_exported_graph_serves_any_length(options: dict[str, Any]):
     block = make_block(**SMALL, **options)
+    # A graph has so many parts as there are xPos windows: one serves 16 scale bases, 8,192 here.
+    fixed = "xpos_scale_base" in options
+    length = torch.export.Dim.AUTO if fixed else torch.export.Dim("n", min=2, max=8_192)
+    batch = torch.export.Dim("batch", min=1, max=64)
     example = drawn(2, 9, 8), torch.ones(2, 9, dtype=torch.bool)
-    lengths = {1: torch.export.Dim.AUTO}
-    program = torch.export.export(block, example, dynamic_shapes=(lengths, lengths))
-    # Several windows are several parts in the graph, and tie it to their number.
-    for n in (9,) if "xpos_scale_base" in options else (2, 17, 60):
-        x, mask = drawn(2, n, 8), torch.arange(n) >= torch.tensor([[0], [3]])
+    shapes = {0: batch, 1: length}
+    program = torch.export.export(block, example, dynamic_shapes=(shapes, shapes))
+    for rows, n in ((2, 9), (5, 9)) if fixed else ((2, 9), (1, 2), (3, 17), (2, 60)):
+        x, mask = drawn(rows, n, 8), torch.arange(n) >= torch.arange(rows)[:, None]
         close(program.module()(x, mask), block(x, mask))
+    plain = torch.export.export(block, example[:1], dynamic_shapes=(shapes,))
+    close(plain.module()(x), block(x))

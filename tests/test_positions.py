@@ -113,6 +113,17 @@ def test_the_result_keeps_the_dtype_it_came_in_where_that_can_hold_it():
     assert [x.dtype for x in middle] == [torch.float32] * 2
 
 
+def test_what_is_widened_is_exact_in_the_wider_dtype():
+    """Rounded once, at the end: not first to what came in."""
+    q, k = drawn(2, 8).half(), drawn(4, 8).half()
+    at_q, at_k = torch.tensor([0, 3_000]), torch.arange(4) * 900
+    ours = rotate_queries_keys(q, k, at_q, at_k)
+    exact = rotate_queries_keys(q.double(), k.double(), at_q, at_k)
+    for mine, other in zip(ours, exact, strict=True):
+        assert mine.dtype == torch.float32
+        close(mine, other.float(), rtol=1e-7, atol=0)
+
+
 def test_keys_after_the_last_query_do_not_overflow():
     q, k = drawn(1, 8).half(), drawn(2, 8).half()
     _, ours = rotate_queries_keys(q, k, torch.tensor([5]), torch.tensor([6, 90_000]))

@@ -121,6 +121,24 @@ def test_tables_are_built_once(monkeypatch: pytest.MonkeyPatch):
     key_decay(4500, 3900, 6, 512, CPU, torch.float32)
 
 
+def test_tables_that_just_suffice_are_not_built_again(monkeypatch: pytest.MonkeyPatch):
+    rotary._ROTARY.clear()
+    rotary._DECAY.clear()
+    rotary_tables(0, 256, 6, CPU, torch.float32)
+    key_decay(256, 128, 6, 512, CPU, torch.float32)
+    monkeypatch.setattr(rotary, "_rotary_angles", None)
+    monkeypatch.setattr(rotary, "_decay_factors", None)
+    assert rotary_tables(255, 256, 6, CPU, torch.float32)[0].shape == (1, 3)
+    assert key_decay(256, 128, 6, 512, CPU, torch.float32).shape == (256, 6)
+
+
+def test_a_decay_table_reaches_as_far_back_as_the_origin_and_little_ahead():
+    rotary._DECAY.clear()
+    key_decay(100_001, 100_000, 4, 512, CPU, torch.float32)
+    ((table, longest),) = rotary._DECAY.values()
+    assert (len(table), longest) == (131_072 + 128, 131_072)
+
+
 def test_tables_made_in_inference_mode_serve_training():
     rotary._ROTARY.clear()
     rotary._DECAY.clear()

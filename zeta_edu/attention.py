@@ -35,16 +35,20 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "
     """
     past = keys - queries
     if is_tracing():
-        rows = torch.arange(queries, device=device)[:, None]
-        return torch.arange(keys, device=device) <= rows + past
+        return _no_later(queries, keys, device)
     square = _CAUSAL.get(device)
     if square is None or len(square) < queries:
         size = power_of_two(queries)
         with torch.inference_mode(False):  # so that a training step may use it
-            square = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+            square = _no_later(size, size, device)
         _CAUSAL[device] = square
     square = square[:queries, :queries]
     return F.pad(square, (past, 0), value=True) if past else square
+
+
+def _no_later(queries: int, keys: int, device: torch.device) -> Tensor:
+    places = torch.arange(keys, device=device)
+    return places <= places[keys - queries :, None]
 
 
 def visible_keys(
@@ -92,7 +96,7 @@ def attention_weights(
     # The query heads of one key head are stacked, so that one product serves them all. The queries
     # are scaled, not the scores: there are fewer of them, and float16 scores would overflow.
     stacked = rearrange(queries * scale, "b (kv g) i d -> b kv (g i) d", kv=kv_heads)
-    scores = stacked @ keys.transpose(-1, -2)
+    scores = stacked @ keys.mT
     scores = rearrange(scores, "b kv (g i) j -> b (kv g) i j", g=heads // kv_heads)
     precise = torch.promote_types(scores.dtype, torch.float32)
     visible = visible_keys(queries.shape[2], keys.shape[2], keys.device, mask, causal)
@@ -147,9 +151,10 @@ def regular_attention(
     """
     weights = attention_weights(queries, keys, mask=mask, causal=causal, scale=scale)
     weights = F.dropout(weights, dropout).to(values.dtype)
-    heads, kv_heads = queries.shape[1], keys.shape[1]
-    stacked = rearrange(weights, "b (kv g) i j -> b kv (g i) j", kv=kv_heads)
-    return rearrange(stacked @ values, "b kv (g i) d -> b (kv g) i d", g=heads // kv_heads)
+    # The heads of one key head share its values. An einsum, because torch.export cannot prove that
+    # weights stacked as in `attention_weights` are a view for every length.
+    grouped = weights.unflatten(1, (keys.shape[1], -1))
+    return torch.einsum("bkgij,bkjd->bkgid", grouped, values).flatten(1, 2)
 
 
 def flash_attention(

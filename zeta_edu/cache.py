@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zeta_edu.checks import floating_tensor, positive_integer
+from zeta_edu.checks import floating_dtype, floating_tensor, positive_integer
 
 
 class KVCache:
@@ -23,6 +23,8 @@ class KVCache:
 
     Raises:
         TypeError, ValueError: a size is not a positive integer, `dtype` not a floating-point one.
+
+    Source: Shazeer 2019 (arXiv:1911.02150), section 2.4, where decoding is incremental.
 
     >>> cache = KVCache(1, kv_heads=1, dim_head=4)
     >>> keys, values = cache.extend(torch.ones(1, 1, 3, 4), torch.ones(1, 1, 3, 4))
@@ -45,8 +47,7 @@ class KVCache:
         features = positive_integer("dim_head", dim_head)
         self.max_length = None if max_length is None else positive_integer("max_length", max_length)
         self.length = 0
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
+        dtype = None if dtype is None else floating_dtype("dtype", dtype)
         shape = (batch_size, heads, self.max_length or 0, features)
         with torch.inference_mode(False):  # so that it may be written to in any mode
             self._keys = torch.zeros(shape, device=device, dtype=dtype)
@@ -76,6 +77,13 @@ class KVCache:
         Float[Tensor, "batch kv_heads length dim_head"],
     ]:
         """Append new positions, and return all keys and values so far.
+
+        Args:
+            keys: (batch, kv_heads, new, dim_head), rotated, without xPos factors.
+            values: (batch, kv_heads, new, dim_head)
+
+        Returns:
+            Keys and values (batch, kv_heads, length, dim_head), the new ones last.
 
         Raises:
             TypeError, ValueError: they do not fit this cache's shape, would lose precision in its
@@ -110,7 +118,7 @@ class KVCache:
                 f"cache holds at most max_length={self.max_length} positions, got {stop}"
             )
         more = max(stop, 2 * capacity, 64) - capacity
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False):
             self._keys = F.pad(self._keys, (0, 0, 0, more))
             self._values = F.pad(self._values, (0, 0, 0, more))
 
@@ -121,9 +129,16 @@ class KVCache:
     def reorder(self, index: Int[Tensor, " new_batch"]) -> None:
         """Let sequence i go on from what was sequence index[i], as beam search does.
 
+        Args:
+            index: (new_batch,), integers from 0 to batch_size - 1, in any order and number.
+
         Raises:
-            TypeError, ValueError: `index` is not a list of sequences, one axis of integers from 0
-                to batch_size - 1.
+            TypeError, ValueError: `index` is not such a tensor.
+
+        >>> cache = KVCache(2, kv_heads=1, dim_head=4)
+        >>> cache.reorder(torch.tensor([1, 1, 0]))
+        >>> cache.batch_size
+        3
         """
         expected = f"a tensor of integers from 0 to {self.batch_size - 1}, one axis"
         if not isinstance(index, Tensor):
@@ -134,6 +149,7 @@ class KVCache:
             raise ValueError(f"index must be {expected}, got shape {tuple(index.shape)}")
         if index.min() < 0 or index.max() >= self.batch_size:
             raise ValueError(f"index must be {expected}, got {index.tolist()}")
-        with torch.inference_mode(False), torch.no_grad():
-            self._keys = self._keys.index_select(0, index.to(self._keys.device))
-            self._values = self._values.index_select(0, index.to(self._keys.device))
+        index = index.to(self._keys.device)
+        with torch.inference_mode(False):
+            self._keys = self._keys.index_select(0, index)
+            self._values = self._values.index_select(0, index)

@@ -22,7 +22,7 @@ from torch import Tensor
 from zeta_edu.checks import flag, floating_tensor, positive_number
 
 # One set of tables serves every block of a process; they are grown, never written to.
-_ROTARY: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+_ROTARY: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}  # cosines, then sines
 _DECAY: dict[tuple[int, float, torch.device, torch.dtype], tuple[Tensor, int]] = {}
 
 
@@ -78,7 +78,7 @@ def is_tracing() -> bool:
     Then tables are computed in place: they are fused into their users, tie the graph to no one
     length, and no stand-in is ever kept.
     """
-    return torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor
+    return torch.compiler.is_compiling() or type(torch.empty(())) is not Tensor
 
 
 def table_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -90,8 +90,8 @@ def table_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _rotary_angles(start: int, stop: int, dim_head: int, device: torch.device) -> Tensor:
-    # float64: a float32 product of position and frequency is off by 0.004 rad at 100,000.
-    positions = torch.arange(start, stop, dtype=torch.float64, device=device)
+    # In float64, as the frequencies are: a float32 product is off by 0.004 rad at 100,000.
+    positions = torch.arange(start, stop, device=device)
     return positions[:, None] * rotary_frequencies(dim_head).to(device)
 
 
@@ -107,13 +107,15 @@ def rotary_tables(
     if is_tracing():
         angles = _rotary_angles(start, stop, dim_head, device)
         return angles.cos().to(dtype), angles.sin().to(dtype)
-    tables = _ROTARY.get((dim_head, device, dtype))
-    if tables is None or len(tables[0]) < stop:
-        with torch.inference_mode(False), torch.no_grad():  # so that a training step may use it
+    place = (dim_head, device, dtype)
+    tables = _ROTARY.get(place)
+    if tables is None or tables.shape[1] < stop:
+        with torch.inference_mode(False):  # so that a training step may use it
             angles = _rotary_angles(0, power_of_two(stop), dim_head, torch.device("cpu"))
-            tables = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
-        _ROTARY[dim_head, device, dtype] = tables
-    return tables[0][start:stop], tables[1][start:stop]
+            tables = torch.stack((angles.cos(), angles.sin())).to(device, dtype)
+        _ROTARY[place] = tables
+    cos, sin = tables[:, start:stop]
+    return cos, sin
 
 
 def _decay_factors(
@@ -147,7 +149,7 @@ def key_decay(
     table, longest = _DECAY.get(place, (None, 0))  # row j is for the distance longest - j
     if table is None or longest < origin or len(table) < longest - origin + keys:
         longest, ahead = power_of_two(origin), power_of_two(keys - origin)
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False):
             distances = longest - torch.arange(longest + ahead, dtype=torch.float64, device="cpu")
             factors = _decay_factors(distances, dim_head, scale_base)
             table = factors.to(dtype).repeat(1, 2).to(device)
@@ -187,10 +189,9 @@ def apply_xpos(
 
     Source: Sun et al. 2022 (arXiv:2212.10554), section 3.2.
     """
-    count, dim_head = queries.shape[-2:]
-    decay = key_decay(keys.shape[-2], first, dim_head, scale_base, keys.device, keys.dtype)
-    faded = (keys * decay).to(keys.dtype)
-    return (queries / decay[first : first + count]).to(queries.dtype), faded
+    count, dim_head = keys.shape[-2:]
+    decay = key_decay(count, first, dim_head, scale_base, keys.device, keys.dtype)
+    return (queries / decay[first:]).to(queries.dtype), (keys * decay).to(keys.dtype)
 
 
 def rotate_queries_keys(
@@ -276,12 +277,11 @@ def _turn(
     distances: Tensor | None = None,
     scale_base: float = 1.0,
 ) -> Tensor:
-    """Rotate `x` to `positions` and multiply by zeta ** (distances / scale_base)."""
+    """Rotate `x` to `positions` and multiply by zeta ** (distances / scale_base), in float64."""
     angles = positions[..., None] * rotary_frequencies(x.shape[-1]).to(x.device)
-    wide = table_dtype(dtype)
-    turned = rotate(x.to(wide), angles.cos().to(wide), angles.sin().to(wide))
+    turned = rotate(x.double(), angles.cos(), angles.sin())
     if distances is not None:
-        decay = _decay_factors(distances, x.shape[-1], scale_base).to(wide)
+        decay = _decay_factors(distances, x.shape[-1], scale_base)
         turned = turned * torch.cat((decay, decay), dim=-1)
     return turned.to(dtype)
 
