@@ -1,6 +1,7 @@
 """Every bad call of a block is refused in a sentence: argument, what came, what is allowed."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,11 @@ BAD_CALLS: list[tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         ("dtype", "floating-point", "torch.int64"),
     ),
     (
+        lambda: KVCache(1, 1, 4, dtype="float32"),
+        TypeError,
+        ("dtype", "a floating-point dtype", "got 'float32'"),
+    ),
+    (
         extend(ones(2, 1, 4), ones(2, 1, 4)),
         ValueError,
         ("keys", "(batch, kv_heads, new, dim_head)", "(2, 1, 4)"),
@@ -234,9 +240,10 @@ def test_a_bad_call_is_refused_in_a_sentence(
 ):
     with pytest.raises(error) as caught:
         call()
-    message = str(caught.value)
-    assert message.startswith(fragments[0]) or fragments[0] in message
-    for fragment in fragments:
+    message, argument = str(caught.value), re.escape(fragments[0])
+    # The whole word: "x" is in many a sentence.
+    assert re.search(rf"(?<!\w){argument}(?!\w)", message)
+    for fragment in fragments[1:]:
         assert fragment in message
     assert len(message) < 300
 

@@ -1,6 +1,7 @@
 """Bad calls of the parts beside the block: LoRA, adapters, positions, recording."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from zeta_edu import LoRA, TransformerBlock, record_attention, rotate_queries_keys
+from zeta_edu import (
+    LoRA,
+    TransformerBlock,
+    load_lora,
+    record_attention,
+    rotate_queries_keys,
+    save_lora,
+)
 from zeta_edu.adapters import add_lora, merge_lora, unmerge_lora, use_lora
 from zeta_edu.feedforward import SwiGLU
 from zeta_edu.lora import FinetuneModules
@@ -175,7 +183,31 @@ BAD_CALLS: list[tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     (recorded(nn.Linear(2, 2)), ValueError, ("module", "contain a TransformerBlock", "got Linear")),
     (lambda: LayerNorm(0), ValueError, ("dim", WHOLE, "got 0")),
     (lambda: LayerNorm(4)(ones(2, 3)), ValueError, ("x", "dim=4", "got shape (2, 3)")),
+    (lambda: LayerNorm(4)([1.0] * 4), TypeError, ("x", "floating-point tensor", "got list")),
+    (
+        lambda: LayerNorm(4)(ones(2, 4, dtype=torch.int64)),
+        TypeError,
+        ("x", "floating-point tensor", "got dtype torch.int64"),
+    ),
     (lambda: SwiGLU()(ones(2, 5)), ValueError, ("x", "even last axis", "got (2, 5)")),
+    (lambda: SwiGLU()("x"), TypeError, ("x", "floating-point tensor", "got str")),
+    (lambda: SwiGLU()(torch.tensor(1.0)), ValueError, ("x", "(..., double_inner)", "got shape ()")),
+    # Files of adapters.
+    (
+        lambda: load_lora(block(), None),
+        TypeError,
+        ("path", "the path of a file", "got None"),
+    ),
+    (
+        lambda: load_lora(block(), "nowhere.safetensors"),
+        FileNotFoundError,
+        ("path", "a file", "got 'nowhere.safetensors'"),
+    ),
+    (
+        lambda: save_lora(block(), "here.safetensors", "mine"),
+        ValueError,
+        ("name", "one of the adapters []", "got 'mine'"),
+    ),
 ]
 
 
@@ -185,9 +217,10 @@ def test_a_bad_call_is_refused_in_a_sentence(
 ):
     with pytest.raises(error) as caught:
         call()
-    message = str(caught.value)
-    assert message.startswith(fragments[0]) or fragments[0] in message
-    for fragment in fragments:
+    message, argument = str(caught.value), re.escape(fragments[0])
+    # The whole word: "x" is in many a sentence.
+    assert re.search(rf"(?<!\w){argument}(?!\w)", message)
+    for fragment in fragments[1:]:
         assert fragment in message
     assert len(message) < 300
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zeta_edu.checks import positive_integer
+from zeta_edu.checks import floating_tensor, positive_integer
 
 
 class LayerNorm(nn.Module):
@@ -20,7 +20,8 @@ class LayerNorm(nn.Module):
         (..., dim) -> (..., dim)
 
     Raises:
-        TypeError, ValueError: when `dim` is not a positive integer, or not the last axis of `x`.
+        TypeError, ValueError: when `dim` is not a positive integer, or not the last axis of a
+            floating-point tensor `x`.
 
     Source:
         Ba, Kiros, Hinton 2016, "Layer Normalization" (arXiv:1607.06450), equation 4; without
@@ -36,6 +37,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
         """Normalise the last axis of `x`."""
+        floating_tensor("x", x, "... dim")
         if x.shape[-1:] != self.gamma.shape:
             raise ValueError(f"x must be (..., dim={len(self.gamma)}), got shape {tuple(x.shape)}")
         return F.layer_norm(x, self.gamma.shape, self.gamma)
