@@ -147,6 +147,19 @@ def test_a_merged_adapter_costs_nothing():
     assert cost(use_lora(model, None)) == cost(Stack())
 
 
+def test_an_adapter_costs_its_two_thin_products_and_no_more():
+    def cost(model: nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter:
+            model(drawn(2, 5, 6))
+        return counter.get_total_flops()
+
+    plain = cost(Stack())
+    for rank, targets in ((1, TARGETS), (3, ("q", "o")), (8, ("v",))):
+        model = add_lora(Stack(), rank, targets=targets)
+        widths = sum(sum(lora.A.shape) + sum(lora.B.shape) - 2 * rank for lora in loras_of(model))
+        assert cost(model) - plain == 2 * (2 * 5) * rank * widths
+
+
 def test_only_the_active_adapter_is_merged():
     model, x = add_lora(Stack(), name="one"), drawn(2, 5, 6)
     stir(model, "one")

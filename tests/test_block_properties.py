@@ -139,10 +139,10 @@ def test_derivatives_are_those_of_finite_differences(data: st.DataObject):
     assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @explore(25)
 @given(data=st.data())
-def test_half_precision_stays_close_to_float64(dtype: torch.dtype, data: st.DataObject):
+def test_narrow_precision_stays_close_to_float64(dtype: torch.dtype, data: st.DataObject):
     options = data.draw(block_options(flash_attn=data.draw(st.booleans())))
     options["qk_scale"] = 3
     block = make_block(**options, dtype=dtype)

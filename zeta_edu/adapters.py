@@ -100,6 +100,8 @@ def use_lora(model: Model, name: str | None) -> Model:
     Raises:
         ValueError: the model has no adapter of that name, or one is merged.
 
+    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, where tasks take turns on one model.
+
     >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), name="poems")
     >>> block = use_lora(add_lora(block, name="prose"), "poems")
     >>> block.finetune_modules.q.active, lora_names(block)
@@ -159,6 +161,8 @@ def unmerge_lora(model: Model) -> Model:
 
     Raises:
         ValueError: no adapter is merged.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, where the update is subtracted again.
 
     >>> block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2))
     >>> unmerge_lora(merge_lora(block)).finetune_modules.q.active

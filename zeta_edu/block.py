@@ -158,7 +158,24 @@ class TransformerBlock(nn.Module):
         return attn_out + self.ff_out(ff)
 
     def new_cache(self, batch_size: int, max_length: int | None = None) -> KVCache:
-        """An empty cache for `batch_size` sequences, of at most `max_length` positions if given."""
+        """Make an empty cache, for a forward that goes on from earlier positions.
+
+        Args:
+            batch_size: sequences.
+            max_length: positions it has room for from the start, and no more; growing when None.
+
+        Returns:
+            The cache, on the device and in the dtype of the weights.
+
+        Raises:
+            TypeError, ValueError: an argument is not a positive integer.
+
+        >>> block, x = TransformerBlock(dim=16, dim_head=8, heads=2), torch.randn(1, 5, 16)
+        >>> cache = block.new_cache(batch_size=1)
+        >>> steps = [block(x[:, :4], cache=cache), block(x[:, 4:], cache=cache)]
+        >>> torch.allclose(torch.cat(steps, dim=1), block(x), atol=1e-5)
+        True
+        """
         weight = self.fused_attn_ff_proj.weight
         return KVCache(
             batch_size,

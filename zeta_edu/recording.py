@@ -52,6 +52,8 @@ def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
     Raises:
         TypeError, ValueError: `module` is no module, or contains no block.
 
+    Source: the weights are those of Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
+
     >>> from zeta_edu import TransformerBlock
     >>> block = TransformerBlock(dim=16, dim_head=8, heads=2)
     >>> with record_attention(block) as record:
