@@ -2,12 +2,14 @@
 
     python -m tests.mutate                      all files of the block
     python -m tests.mutate zeta_edu/norm.py     one of them
+    python -m tests.mutate --lines 282,293 ...  those of a few lines only
     python -m tests.mutate --list ...           the mutants, without running anything
 
 Every mutant is one small change of the syntax tree: an operator flipped, a factor dropped, two
 halves swapped, an index shifted, a condition negated, a constant changed, an option forgotten. It
 is written into a copy of the project, never into the project itself, and the tests run against the
-copy until the first one fails. A mutant that no test notices is a survivor, and is printed.
+copy until the first one fails: the quick ones, then those that compile. A mutant that no test
+notices is a survivor, and is printed.
 """
 
 import argparse
@@ -23,29 +25,44 @@ from pathlib import Path
 from tests.mutations import mutants
 
 ROOT = Path(__file__).resolve().parent.parent
-# The tests of each file, those first that notice most.
+# The tests of each file, those first that notice most; behind the bar those that compile.
 TESTS = {
     "block": "block finetune_modules block_properties errors cache recording state_dict "
-    "torch_citizen",
-    "attention": "attention causal_mask modes block block_properties recording torch_citizen long",
-    "rotary": "rotary positions errors_of_parts modes block cache torch_citizen long",
+    "torch_citizen | compile recording",
+    "attention": "attention attention_parts attention_kernels causal_mask modes block "
+    "block_properties recording torch_citizen long | compile",
+    "rotary": "rotary positions errors_of_parts modes block cache torch_citizen long | compile",
     "norm": "norm errors_of_parts block oracles",
     "feedforward": "feedforward block errors_of_parts",
     "lora": "lora finetune_modules errors errors_of_parts adapters",
-    "cache": "cache errors modes torch_citizen",
-    "recording": "recording errors_of_parts",
+    "cache": "cache cache_alone errors modes torch_citizen | compile",
+    "recording": "recording errors_of_parts | recording",
     "checks": "errors errors_of_parts",
     "adapters": "adapters errors_of_parts",
 }
-SLOW = "compiled or compiler or graph or 150m"
-PRELOADED = ("torch", "einops", "jaxtyping", "hypothesis.strategies", "peft", "palm_rlhf_pytorch")
+COMPILING = "compiled or compiler or graph"
+PRELOADED = (
+    "torch",
+    "torch._dynamo.testing",
+    "einops",
+    "jaxtyping",
+    "hypothesis.strategies",
+    "peft",
+    "palm_rlhf_pytorch",
+)
 
 
-def paths_of(name: str) -> list[str]:
-    return [f"tests/test_{part}.py" for part in TESTS[name].split()]
+def rounds_of(name: str) -> list[list[str]]:
+    """What pytest is asked for in turn: a file's own tests, the other quick ones, the slow ones."""
+    quick, _, slow = TESTS[name].partition("|")
+    first, *others = (f"tests/test_{part}.py" for part in quick.split())
+    compiling = [f"tests/test_{part}.py" for part in slow.split()]
+    rounds = [[first], others, compiling]
+    chosen = [f"not ({COMPILING})", f"not ({COMPILING})", COMPILING]
+    return [[*paths, "-k", k] for paths, k in zip(rounds, chosen, strict=True) if paths]
 
 
-def notice(copied: Path, name: str, slow: bool, seconds: float) -> bool:
+def notice(copied: Path, name: str, seconds: float) -> bool:
     """Whether a test fails, or hangs, in a child process that has the slow imports already."""
     child = os.fork()
     if not child:
@@ -57,10 +74,8 @@ def notice(copied: Path, name: str, slow: bool, seconds: float) -> bool:
         import pytest
 
         options = ["-x", "-q", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
-        options += ["--assert=plain", "-p", "no:nbval", "-k", SLOW if slow else f"not ({SLOW})"]
-        own, *others = paths_of(name)
-        fine = (0, 5)  # passed, or none chosen
-        os._exit(not all(pytest.main([*options, *part]) in fine for part in ([own], others)))
+        options += ["--assert=plain", "-p", "no:nbval"]
+        os._exit(any(pytest.main([*options, *part]) for part in rounds_of(name)))
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -86,14 +101,16 @@ def preload() -> None:
         from x_transformers import x_transformers  # noqa: F401
 
 
-def run(copied: Path, path: Path, slow: bool, seconds: float) -> tuple[int, list[str]]:
+def run(copied: Path, path: Path, lines: set[str], seconds: float) -> tuple[int, list[str]]:
     """Try every mutant of one file; return how many there are and which survive."""
     source, survivors, count = path.read_text(), [], 0
     target = copied / path.relative_to(ROOT)
     for found, mutated in mutants(source):
+        if lines and found.partition(":")[0] not in lines:
+            continue
         count += 1
         target.write_text(mutated)
-        if not notice(copied, path.stem, slow, seconds):
+        if not notice(copied, path.stem, seconds):
             survivors.append(f"{path.name}:{found}")
             print(survivors[-1], flush=True)
     target.write_text(source)
@@ -104,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--list", action="store_true", help="print the mutants only")
-    parser.add_argument("--slow", action="store_true", help="run the compiled tests only")
+    parser.add_argument("--lines", default="", help="mutate these only, as in 12,40")
     parser.add_argument("--seconds", type=float, default=300, help="a test run may take")
     options = parser.parse_args()
     files = [f.resolve() for f in options.files] or [ROOT / f"zeta_edu/{n}.py" for n in TESTS]
@@ -115,15 +132,15 @@ def main() -> None:
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "ZETA_EDU_SHRINK": "no"}
     preload()
-    total, survived = 0, 0
+    total, survived, lines = 0, 0, {line for line in options.lines.split(",") if line}
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "project"
         ignore = shutil.ignore_patterns(".*", "__pycache__", "notebooks", "shipped")
         shutil.copytree(ROOT, copied, ignore=ignore)
         for path in files:
-            if not options.slow and notice(copied, path.stem, options.slow, options.seconds):
-                sys.exit(f"the tests fail without any mutant: {' '.join(paths_of(path.stem))}")
-            count, survivors = run(copied, path, options.slow, options.seconds)
+            if notice(copied, path.stem, options.seconds):
+                sys.exit(f"the tests fail without any mutant: {TESTS[path.stem]}")
+            count, survivors = run(copied, path, lines, options.seconds)
             total, survived = total + count, survived + len(survivors)
             print(f"{path.name}: {count - len(survivors)} of {count} noticed", flush=True)
     print(f"all: {total - survived} of {total} noticed, {1 - survived / max(1, total):.1%}")
