@@ -14,6 +14,7 @@ the query that reads them.
 """
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Float, Real
@@ -246,10 +247,10 @@ def rotate_queries_keys(
         return _turn(queries, query_at, dtype), _turn(keys, key_at, dtype)
     start, last = query_at.min(), query_at.max()
     dtype = _dtype_for_span((last - start).item(), scale_base, dtype)
-    key_distances = start - key_at.clamp(max=last)
+    decay = partial(_decay_factors, dim_head=keys.shape[-1], scale_base=scale_base)
     return (
-        _turn(queries, query_at, dtype, query_at - start, scale_base),
-        _turn(keys, key_at, dtype, key_distances, scale_base),
+        _turn(queries, query_at, dtype, decay(query_at - start)),
+        _turn(keys, key_at, dtype, decay(start - key_at.clamp(max=last))),
     )
 
 
@@ -270,18 +271,11 @@ def _positions(which: str, positions: Tensor, x: Tensor) -> Tensor:
     return positions.to(x.device, torch.float64)
 
 
-def _turn(
-    x: Tensor,
-    positions: Tensor,
-    dtype: torch.dtype,
-    distances: Tensor | None = None,
-    scale_base: float = 1.0,
-) -> Tensor:
-    """Rotate `x` to `positions` and multiply by zeta ** (distances / scale_base), in float64."""
+def _turn(x: Tensor, positions: Tensor, dtype: torch.dtype, decay: Tensor | None = None) -> Tensor:
+    """Rotate `x` to `positions` and multiply each pair by its `decay`, in float64."""
     angles = positions[..., None] * rotary_frequencies(x.shape[-1]).to(x.device)
     turned = rotate(x.double(), angles.cos(), angles.sin())
-    if distances is not None:
-        decay = _decay_factors(distances, x.shape[-1], scale_base)
+    if decay is not None:
         turned = turned * torch.cat((decay, decay), dim=-1)
     return turned.to(dtype)
 
