@@ -169,7 +169,7 @@ def test_the_log_scale_shows_small_weights(view: ViewOnScreen, by_keyboard: bool
         press(view, "ArrowRight")
     else:
         view.choose("Scale", "log")
-    assert view.report()["scale"]["log"] is True
+    assert view.report()["range"]["log"] is True
     assert view.report()["values"] == before[1]
     assert sum(view.pixel(5, 0)) < sum(before[0])
     assert "log" in view.text(".legend")
@@ -194,7 +194,7 @@ def test_the_steps_before_the_weights_can_be_seen(
     view.page.mouse.move(1, 1)
     step("scores", "ArrowLeft")
     np.testing.assert_allclose(view.matrix(), scores[0, 0], rtol=1e-5)
-    assert view.report()["scale"]["low"] == pytest.approx(float(scores[0, 0].min()), rel=1e-5)
+    assert view.report()["range"]["low"] == pytest.approx(float(scores[0, 0].min()), rel=1e-5)
     step("softmax", "ArrowLeft")
 
 

@@ -63,7 +63,7 @@ def test_pixels_have_the_colour_of_their_weight(
     (view,) = screen(page, dark=dark).wait_for_views()
     head = weights[1, 2].numpy()
     top = weight_top(head)
-    assert view.report()["scale"]["high"] == top
+    assert view.report()["range"]["high"] == top
     stops = np.array([style.to_rgb(c) for c in (style.STOPS_DARK if dark else style.STOPS_LIGHT)])
     at = np.linspace(0, 1, len(stops))
     for query, key in ((3, 1), (7, 7), (10, 0), (11, 6)):

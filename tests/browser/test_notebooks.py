@@ -127,7 +127,7 @@ def test_a_live_view_and_the_kernel_hear_each_other(screen: Any, lab: Lab) -> No
     run_all(shown)
     (view,) = shown.wait_for_views()
     shown.page.wait_for_function("(h) => h.view.report().layer === 1", arg=view.host)
-    assert view.report()["scale"]["log"] is True
+    assert view.report()["range"]["log"] is True
     np.testing.assert_allclose(view.matrix(), computed()[1, 0], atol=1e-3)
     view.pick(1, 2)
     view.click_cell(4, 1)

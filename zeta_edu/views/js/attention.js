@@ -135,7 +135,7 @@ class AttentionView extends Frame {
       plot: map.at,
       line: Array.from(text.weights),
       lines: text.lines,
-      scale: this.data.scale(now),
+      range: this.data.scale(now),
     };
   }
 }

@@ -139,6 +139,8 @@ export function theme(dark) {
 
 // A shadow root for a view, with the shared style sheet; the page's own styles stay outside.
 export function stage(host, ...children) {
+  // JupyterLab takes keys for its own shortcuts, unless an element asks for them.
+  host.setAttribute("data-lm-suppress-shortcuts", "true");
   const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   root.replaceChildren(h("style", {}, CSS), ...children);
   return root;

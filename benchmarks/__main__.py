@@ -1,0 +1,27 @@
+"""Run one benchmark by name, and write its figures into benchmarks/README.md.
+
+python -m benchmarks            the names
+python -m benchmarks views      one of them
+"""
+
+import importlib
+import pkgutil
+import sys
+
+import benchmarks
+
+HELPERS = ("__main__", "report")
+
+
+def main(arguments: list[str]) -> int:
+    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    names = [name for name in names if name not in HELPERS]
+    if not arguments or arguments[0] not in names:
+        print(f"python -m benchmarks NAME, where NAME is one of: {', '.join(names)}")
+        return 0 if not arguments else 2
+    importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

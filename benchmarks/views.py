@@ -1,0 +1,198 @@
+"""The attention view against BertViz and CircuitsVis, on the same tensors, in one browser.
+
+    pip install -c constraints.txt -e ".[bench]"
+    python -m benchmarks views
+
+Measured: what has to reach the browser; the time from opening the page to the first picture; the
+time from the choice of another layer to the next frame; and whether it draws with the network off.
+BertViz loads its libraries from the network; they are taken from npm and served to it without
+delay. CircuitsVis is asked for its offline form, which carries its script.
+"""
+
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks import report
+
+SHAPES = ((2, 4, 16), (6, 8, 64), (12, 8, 128), (12, 8, 256))
+OPENINGS, LARGE = 5, 20e6  # a page larger than so many bytes is opened once
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
+# What BertViz asks the network for, and where npm has it.
+LIBRARIES = {
+    "require.js/2.3.6/require.min.js": ("requirejs@2.3.6", "require.js"),
+    "d3/5.7.0/d3.min": ("d3@5.7.0", "dist/d3.min.js"),
+    "jquery/2.0.0/jquery.min": ("jquery@2.1.4", "dist/jquery.min.js"),
+}
+
+
+class Tool(NamedTuple):
+    """A way to show attention: how its page is made, when it has drawn, how a layer is chosen."""
+
+    name: str
+    make: Callable[[torch.Tensor, list[str]], str]
+    drawn: str
+    choose_layer: str
+
+
+def ours(weights: torch.Tensor, tokens: list[str]) -> str:
+    from zeta_edu.views import attention_view
+
+    return attention_view(weights, tokens).html()
+
+
+def bertviz(weights: torch.Tensor, tokens: list[str]) -> str:
+    from bertviz import head_view
+
+    made = head_view([layer[None] for layer in weights], tokens, html_action="return")
+    return str(made.data)
+
+
+def circuitsvis(weights: torch.Tensor, tokens: list[str]) -> str:
+    from circuitsvis.attention import attention_heads
+
+    made = attention_heads(attention=weights.flatten(0, 1), tokens=tokens)
+    return f"<!DOCTYPE html><meta charset=utf-8><body>{made.local_src}"
+
+
+TOOLS = (
+    Tool(
+        "zeta_edu",
+        ours,
+        "[...document.querySelectorAll('*')].some((node) => node.view?.firstDraw)",
+        """(layer, heads) => {
+            const { view } = [...document.querySelectorAll('*')].find((node) => node.view);
+            const select = view.node.querySelector('.drop select');
+            select.value = layer;
+            select.dispatchEvent(new Event('change'));
+        }""",
+    ),
+    Tool(
+        "BertViz",
+        bertviz,
+        "document.querySelectorAll('#vis svg line, #vis svg rect').length > 0",
+        """(layer, heads) => {
+            const select = document.querySelector('#layer');
+            select.value = layer;
+            select.dispatchEvent(new Event('change'));
+        }""",
+    ),
+    Tool(
+        "CircuitsVis",
+        circuitsvis,
+        "document.querySelectorAll('canvas').length > 1",
+        "(layer, heads) => document.querySelectorAll('h4')[layer * heads].parentElement.click()",
+    ),
+)
+
+FIRST = """() => new Promise((done) => {
+    const look = () => (DRAWN) ? done(performance.now()) : requestAnimationFrame(look);
+    look();
+})"""
+CHANGE = """async ([layer, heads]) => {
+    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    await frame();
+    const began = performance.now();
+    (CHOOSE)(layer, heads);
+    await frame();
+    return performance.now() - began;
+}"""
+
+
+def causal(layers: int, heads: int, tokens: int) -> torch.Tensor:
+    scores = torch.randn(layers, heads, tokens, tokens, generator=torch.Generator().manual_seed(0))
+    return scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -torch.inf).softmax(-1)
+
+
+def fetch_libraries(folder: Path) -> dict[str, str]:
+    wanted = [package for package, _ in LIBRARIES.values()]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder]
+    subprocess.run([*command, *wanted], check=True, capture_output=True)
+    return {
+        address: (folder / "node_modules" / package.partition("@")[0] / path).read_text()
+        for address, (package, path) in LIBRARIES.items()
+    }
+
+
+def measure(
+    browser: Any, tool: Tool, page: Path, libraries: dict[str, str], shape: tuple[int, int, int]
+) -> tuple[float, float]:
+    """Return milliseconds to the first picture and of a change of layer: the medians of each."""
+    firsts, changes = [], []
+    for _ in range(OPENINGS if page.stat().st_size < LARGE else 1):
+        context = browser.new_context(viewport={"width": 1200, "height": 900})
+        context.set_default_timeout(600_000)
+        context.route("http*://**/*", lambda route: serve(route, libraries))
+        shown = context.new_page()
+        shown.goto(page.as_uri(), wait_until="commit")
+        firsts.append(shown.evaluate(FIRST.replace("DRAWN", tool.drawn)))
+        for layer in range(1, min(shape[0], 4)):
+            code = CHANGE.replace("CHOOSE", tool.choose_layer)
+            changes.append(shown.evaluate(code, [layer, shape[1]]))
+        context.close()
+    return statistics.median(firsts), statistics.median(changes)
+
+
+def serve(route: Any, libraries: dict[str, str]) -> None:
+    for address, text in libraries.items():
+        if address in route.request.url:
+            route.fulfill(body=text, content_type="text/javascript")
+            return
+    route.abort()
+
+
+def draws_offline(browser: Any, tool: Tool, page: Path) -> str:
+    context = browser.new_context()
+    context.route("http*://**/*", lambda route: route.abort())
+    shown = context.new_page()
+    shown.goto(page.as_uri())
+    shown.wait_for_timeout(3000)
+    drawn = shown.evaluate(tool.drawn)
+    context.close()
+    return "yes" if drawn else "no"
+
+
+def compare(browser: Any, folder: Path, libraries: dict[str, str]) -> list[list[str]]:
+    rows = []
+    for shape in SHAPES:
+        weights, words = causal(*shape), [f"t{i}" for i in range(shape[2])]
+        for tool in TOOLS:
+            page = folder / f"{tool.name}.html"
+            page.write_text(tool.make(weights, words), encoding="utf-8")
+            needed = [text for address, text in libraries.items() if address in page.read_text()]
+            size = page.stat().st_size + sum(map(len, needed))
+            first, change = measure(browser, tool, page, libraries, shape)
+            sizes = " × ".join(map(str, shape))
+            row = [sizes, tool.name, f"{size / 1e6:.2f}", f"{first:.0f}", f"{change:.0f}"]
+            rows.append([*row, draws_offline(browser, tool, page) if shape == SHAPES[0] else "–"])
+            print("  ".join(rows[-1]), flush=True)
+    return rows
+
+
+def main(_: list[str]) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        rows = compare(browser, folder, fetch_libraries(folder))
+        browser.close()
+    head = ["layers × heads × tokens", "", "needed, MB", "first picture, ms", "another layer, ms"]
+    said = report.circumstances("python -m benchmarks views", ["torch", "bertviz", "circuitsvis"])
+    text = f"## Views\n\n{report.table([*head, 'draws offline'], rows)}\n\n{said} {NOTE}"
+    report.write("views", text)
+
+
+NOTE = (
+    f"Medians of {OPENINGS} openings in headless Chromium (one, where a page has more than "
+    f"{LARGE / 1e6:.0f} MB). The size is all that has to reach the browser: BertViz's `head_view` "
+    "with require.js, d3 and jQuery, which it loads from the network and which are served to it "
+    "here without delay; CircuitsVis' `attention_heads`, all layers' heads in one, in its offline "
+    "form. Whether a page draws offline was tried with the smallest."
+)
