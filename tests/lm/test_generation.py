@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeta_edu.lm import Sampling
+from zeta_edu.lm import Sampling, TransformerLM
 from zeta_edu.lm.generation import choose, cut_at
 
 logits = st.lists(st.floats(-20, 20), min_size=2, max_size=12).map(lambda x: torch.tensor([x]))
@@ -191,6 +191,7 @@ def test_a_model_in_training_generates_without_dropout_and_trains_on(tokenizer):
         ({"top_k": 0}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"stop": ""}, "stop"),
         ({"stop": [1.5]}, "stop"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
@@ -206,7 +207,7 @@ def test_an_option_that_means_nothing_is_refused(model, options, argument):
     [
         (torch.zeros(0, dtype=torch.long), ValueError, "prompt must have shape"),
         (torch.zeros(1, 1, 1, dtype=torch.long), ValueError, "prompt must have shape"),
-        ([1, 2], TypeError, "prompt must be a str or a tensor of ids, got list"),
+        ([1, 2], TypeError, "prompt must be a str or a tensor of ids, or a list of them, got int"),
         (torch.tensor([300]), ValueError, "between 0 and 299"),
         (torch.tensor([1.0]), TypeError, "int64"),
     ],
@@ -225,3 +226,115 @@ def test_text_without_a_tokenizer_is_refused(model):
 def test_a_stop_string_for_ids_is_refused(model):
     with pytest.raises(ValueError, match="stop holds the string"):
         model.generate(torch.tensor([1]), 3, stop="x")
+
+
+prompts = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+
+
+def random_prompts(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, 300, (n,), generator=generator) for n in lengths]
+
+
+@pytest.fixture(scope="module")
+def exact(tokenizer):
+    """A small model in double precision, whose likeliest tokens are not a matter of rounding."""
+    torch.manual_seed(3)
+    model = TransformerLM(len(tokenizer), dim=16, depth=2, heads=2, dim_head=8).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    model.tokenizer = tokenizer
+    return model
+
+
+@settings(max_examples=25)
+@given(lengths=prompts, seed=st.integers(0, 50))
+def test_prompts_of_any_lengths_continue_together_as_they_do_alone(exact, lengths, seed):
+    rows = random_prompts(lengths, seed)
+    together = exact.generate(rows, 6, temperature=0)
+    for prompt, continued in zip(rows, together, strict=True):
+        assert continued.equal(exact.generate(prompt, 6, temperature=0))
+
+
+@settings(max_examples=25)
+@given(length=st.integers(1, 10), seed=st.integers(0, 50))
+def test_greedy_with_a_cache_is_greedy_without(exact, length, seed):
+    (tokens,) = random_prompts([length], seed)
+    cached = exact.generate(tokens, 8, temperature=0)
+    with torch.no_grad():
+        for _ in range(8):
+            tokens = torch.cat([tokens, exact(tokens[None])[0, -1:].argmax(-1)])
+    assert cached.equal(tokens)
+
+
+def test_texts_continue_together_as_they_do_alone(exact):
+    texts = ["def add_name(first", "", "return first + second\n\n\n", "def"]
+    for stop in (None, ["e", "\n"]):
+        together = exact.generate(texts, 12, temperature=0, stop=stop)
+        assert together == [exact.generate(one, 12, temperature=0, stop=stop) for one in texts]
+
+
+def test_texts_end_when_the_last_one_has(exact):
+    calls = []
+    handle = exact.register_forward_hook(lambda *_: calls.append(1))
+    alone = [len(exact.generate(one, 40, temperature=0, stop="a")) for one in ("def", "self")]
+    calls.clear()
+    exact.generate(["def", "self"], 40, temperature=0, stop="a")
+    handle.remove()
+    assert len(calls) <= max(alone)
+
+
+def test_of_no_prompts_nothing_comes(model):
+    assert model.generate([], 3) == []
+
+
+def test_prompts_of_two_kinds_are_refused(model):
+    with pytest.raises(TypeError, match="a str or a tensor of ids, or a list of them, got str"):
+        model.generate(["def", torch.tensor([1])], 3)
+
+
+@given(logits=logits, by=st.floats(1.1, 5))
+def test_a_penalty_lowers_what_is_there_and_nothing_else(logits, by):
+    from zeta_edu.lm.sampling import _penalised
+
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    seen[0, 0] = True
+    lowered = _penalised(logits, seen, by)
+    assert lowered[0, 1:].equal(logits[0, 1:])
+    assert lowered[0, 0] < logits[0, 0] or logits[0, 0].abs() < 1e-30
+
+
+def test_a_high_penalty_never_says_a_token_twice(exact):
+    with torch.no_grad():
+        free = exact.generate(torch.tensor([5, 6, 7]), 40, temperature=0).tolist()
+        penalised = exact.generate(
+            torch.tensor([5, 6, 7]), 40, temperature=0, repetition_penalty=1e9
+        ).tolist()
+    assert len(set(free)) < len(free)
+    assert len(set(penalised)) == len(penalised)
+
+
+def test_padding_is_not_penalised(exact):
+    rows = [torch.tensor([5]), torch.tensor([7, 8, 9, 10])]
+    options = {"temperature": 0, "repetition_penalty": 3.0}
+    together = exact.generate(rows, 12, **options)
+    for prompt, continued in zip(rows, together, strict=True):
+        assert continued.equal(exact.generate(prompt, 12, **options))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_compiled_generation_is_the_same(tokenizer, monkeypatch):
+    from zeta_edu.lm import generation
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = TransformerLM(300, dim=8, depth=1, heads=2, dim_head=4).double().eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    monkeypatch.setattr(generation, "_COMPILED", {model: compiled})
+    rows = random_prompts([3, 6])
+    found = model.generate(rows, 5, temperature=0, compile=True)
+    wanted = model.generate(rows, 5, temperature=0)
+    assert all(a.equal(b) for a, b in zip(found, wanted, strict=True))
+    with pytest.raises(ValueError, match="between 0 and 299"):
+        model.generate(torch.tensor([300]), 3, compile=True)
+    torch._dynamo.reset()

@@ -13,7 +13,7 @@ from tests.lm.small import Losses, new_model, options
 from zeta_edu.lm import TransformerLM, train
 
 
-@pytest.mark.parametrize("stop", [4, 5, 7, 8, 11])
+@pytest.mark.parametrize("stop", [5, 6, 8, 9, 11])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_stopped_training_goes_on_to_the_same_bits(tokens, tmp_path, stop, dropout):
     shape = {"attn_dropout": dropout, "ff_dropout": dropout, "qk_rmsnorm": True}
@@ -26,7 +26,8 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tokens, tmp_path, stop, dro
     torch.manual_seed(99)
     broken = TransformerLM(**broken.config)
     progress = train(broken, tokens, tokens, options(), state=state, resume=True, report=after)
-    assert before + after[stop % 4 :] == whole
+    saved = (stop - 1) // 4 * 4  # the stop comes before the step is saved
+    assert before[:saved] + after == whole
     assert progress.tokens == 12 * 4 * 16
     assert sorted(progress.validation) == [4, 8, 12]
     for name, parameter in unbroken.named_parameters():
@@ -61,7 +62,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(tokens, tmp_path):
     whole = Losses()
     torch.set_num_threads(1)
     train(new_model(), tokens, tokens, options(), report=whole)
-    assert runs[0] + runs[1] == [f"{step} {loss.hex()}" for step, loss, _ in whole]
+    assert runs[0][:4] + runs[1] == [f"{step} {loss.hex()}" for step, loss, _ in whole]
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_another_training_cannot_go_on(tokens, state, changes, fault):
 
 
 def test_another_model_or_text_cannot_go_on(tokens, state):
-    with pytest.raises(ValueError, match="begun with model = "):
+    with pytest.raises(ValueError, match="begun with dim = 32, not 16"):
         go_on(tokens, state, new_model(dim=16))
     with pytest.raises(ValueError, match="another text or tokenizer"):
         go_on(tokens[::-1], state)
@@ -118,7 +119,7 @@ def test_a_torn_checkpoint_is_refused(tokens, state, share):
     [
         ("model.norm.gamma", r"lacks 'model\.norm\.gamma'"),
         ("optimizer.norm.gamma.exp_avg", r"lacks 'optimizer\.norm\.gamma\.exp_avg'"),
-        ("random.cpu", r"lacks the state 'random\.cpu'"),
+        ("random.0.cpu", r"lacks the state 'random\.0\.cpu'"),
     ],
 )
 def test_a_checkpoint_that_lacks_something_is_refused(tokens, state, name, fault):

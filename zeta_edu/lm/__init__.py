@@ -5,21 +5,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zeta_edu.lm.checkpoints import load_model, load_pretrained, save_model, shipped_models
-    from zeta_edu.lm.data import Document, python_source, read_texts, split_documents
+    from zeta_edu.lm.data import (
+        Document,
+        documentation,
+        python_source,
+        read_texts,
+        split_documents,
+    )
+    from zeta_edu.lm.evaluation import bits_per_byte, evaluate
     from zeta_edu.lm.generation import Sampling, generate, stream
     from zeta_edu.lm.model import ModelCache, TransformerLM
+    from zeta_edu.lm.options import Progress, TrainingOptions
+    from zeta_edu.lm.tasks import TASKS, Task, train_task
     from zeta_edu.lm.tokenizer import Tokenizer
-    from zeta_edu.lm.training import Progress, TrainingOptions, bits_per_byte, evaluate, train
+    from zeta_edu.lm.training import train
 
 __all__ = [
+    "TASKS",
     "Document",
     "ModelCache",
     "Progress",
     "Sampling",
+    "Task",
     "Tokenizer",
     "TrainingOptions",
     "TransformerLM",
     "bits_per_byte",
+    "documentation",
     "evaluate",
     "generate",
     "load_model",
@@ -31,19 +43,23 @@ __all__ = [
     "split_documents",
     "stream",
     "train",
+    "train_task",
 ]
 
 # Where each name is, loaded on first use: the command line need not wait for torch.
 _HOMES = {
+    "TASKS": "tasks",
     "Document": "data",
     "ModelCache": "model",
-    "Progress": "training",
+    "Progress": "options",
     "Sampling": "generation",
+    "Task": "tasks",
     "Tokenizer": "tokenizer",
-    "TrainingOptions": "training",
+    "TrainingOptions": "options",
     "TransformerLM": "model",
-    "bits_per_byte": "training",
-    "evaluate": "training",
+    "bits_per_byte": "evaluation",
+    "documentation": "data",
+    "evaluate": "evaluation",
     "generate": "generation",
     "load_model": "checkpoints",
     "load_pretrained": "checkpoints",
@@ -54,6 +70,7 @@ _HOMES = {
     "split_documents": "data",
     "stream": "generation",
     "train": "training",
+    "train_task": "tasks",
 }
 
 

@@ -4,7 +4,6 @@ Loading reads numbers and names and executes nothing. Every file is checked befo
 made of it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from zeta_edu.lm.files import read_json, write_atomically
+from zeta_edu.lm import parallel
+from zeta_edu.lm.files import read_json, write_atomically, write_json
 from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.tokenizer import Tokenizer
 
@@ -31,6 +31,8 @@ def save_model(
 ) -> None:
     """Write a model's folder: `model.safetensors`, `config.json`, `tokenizer.json`.
 
+    Under `torchrun` every process must call; the first one writes.
+
     Args:
         model: the model.
         folder: made when it is not there; files of the same names are replaced.
@@ -44,9 +46,11 @@ def save_model(
     folder = Path(folder)
     tokenizer = tokenizer or model.tokenizer
     tensors = {
-        name: tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        name: parallel.whole(tensor.detach()).to("cpu", dtype or tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
     }
+    if not parallel.is_first():
+        return
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"weight {name!r} is not finite as {tensor.dtype}; nothing was saved")
@@ -55,7 +59,7 @@ def save_model(
     if tokenizer is not None:
         tokenizer.save(folder / TOKENIZER)
     write_atomically(folder / WEIGHTS, safetensors_bytes(tensors, {"format": "pt"}))
-    write_atomically(folder / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
+    write_json(folder / CONFIG, description)
 
 
 def load_model(folder: str | Path) -> TransformerLM:

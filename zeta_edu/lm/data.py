@@ -73,6 +73,29 @@ def python_source() -> list[Document]:
     return documents
 
 
+def documentation() -> list[Document]:
+    """Return the topics of Python's own manual that come with every Python, sorted by name.
+
+    They are what `help("topic")` shows: prose about the language, with examples.
+
+    Returns:
+        Documents named by their topic.
+
+    Raises:
+        ImportError: this Python was packaged without them.
+
+    Example:
+        >>> topics = {document.name: document.text for document in documentation()}
+        >>> "lambda" in topics["lambda"]
+        True
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ImportError("this Python comes without its help topics (pydoc_data)") from None
+    return [Document(name, topics[name]) for name in sorted(topics)]
+
+
 def _is_library_code(path: PurePath) -> bool:
     if _LEFT_OUT_FOLDERS.intersection(path.parts[:-1]):
         return False
@@ -87,14 +110,16 @@ def _read_source(path: Path) -> str:
         return ""
 
 
-def read_texts(path: str | Path) -> list[Document]:
+def read_texts(path: str | Path, leave_out: str | Path | None = None) -> list[Document]:
     """Read a text file, or every text file in a folder and the folders below it.
 
     A file is text when it is UTF-8 without null characters. In a folder, whatever is not text
-    is passed over, and so are hidden files and folders, empty files, and files over 8 MiB.
+    is passed over, and so are hidden files and folders, empty files, files over 8 MiB, virtual
+    environments, and the folders of models.
 
     Args:
         path: a file or a folder.
+        leave_out: a folder that is passed over too, such as the one that results go to.
 
     Returns:
         Documents sorted by name; a name is the path below `path`.
@@ -111,9 +136,10 @@ def read_texts(path: str | Path) -> list[Document]:
         if not text:
             raise ValueError(f"{str(path)!r} is not a text: it is empty or not UTF-8")
         return [Document(path.name, text)]
+    left_out = None if leave_out is None else Path(leave_out).resolve()
     documents = [
         Document(file.relative_to(path).as_posix(), text)
-        for file in sorted(_visible_files(path))
+        for file in sorted(_visible_files(path, left_out))
         if (text := _read_text(file))
     ]
     if not documents:
@@ -121,14 +147,15 @@ def read_texts(path: str | Path) -> list[Document]:
     return sorted(documents)
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
+def _visible_files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink() and entry.name not in _NOT_TEXT_FOLDERS:
-            # A virtual environment is a folder of other people's text.
-            if not (entry / "pyvenv.cfg").exists():
-                yield from _visible_files(entry)
+            # A virtual environment is a folder of other people's text, a model's of nobody's.
+            made = (entry / name for name in ("pyvenv.cfg", "training-state.safetensors"))
+            if entry.resolve() != leave_out and not any(file.exists() for file in made):
+                yield from _visible_files(entry, leave_out)
         elif entry.is_file() and entry.stat().st_size <= _LARGEST_FILE:
             yield entry
 
@@ -256,6 +283,8 @@ def cut_windows(
     tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int
 ) -> tuple[Int[Tensor, "batch n"], Int[Tensor, "batch n"]]:
     """Cut windows out of a token array: the inputs, and the targets one token later."""
-    rows = np.stack([tokens[start : start + length + 1] for start in starts])
-    windows = torch.from_numpy(rows.astype(np.int64))
+    rows = np.empty((len(starts), length + 1), dtype=np.int64)
+    for row, start in zip(rows, starts, strict=True):
+        row[:] = tokens[start : start + length + 1]
+    windows = torch.from_numpy(rows)
     return windows[:, :-1], windows[:, 1:]

@@ -10,19 +10,29 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a torn one.
 
     The bytes go to a temporary file in the same folder, are forced to the disk, and take the
-    name in one step.
+    name in one step. A temporary file that a killed process left is written over.
+
+    Raises:
+        OSError: the file cannot be written; the error names it, and what was there is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: str | Path) -> Any:

@@ -4,8 +4,11 @@ import argparse
 
 import torch
 
+from zeta_edu.adapters import merge_lora
 from zeta_edu.checks import positive_integer
+from zeta_edu.lm.adapter_files import load_lora
 from zeta_edu.lm.checkpoints import load_pretrained
+from zeta_edu.lm.running import compiler_explained
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -13,6 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(positive_integer("--threads", arguments.threads))
     model, _ = load_pretrained(arguments.model)
+    if arguments.adapter is not None:
+        merge_lora(load_lora(model, arguments.adapter))
     # A shell makes it hard to type a new line.
     prompt = arguments.prompt.replace("\\n", "\n")
     pieces = model.stream(
@@ -22,10 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
+        repetition_penalty=arguments.repetition_penalty,
         stop=arguments.stop,
+        compile=arguments.compile,
     )
     print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+    with compiler_explained():
+        for piece in pieces:
+            print(piece, end="", flush=True)
     print()
     return 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zeta_edu.block import TransformerBlock
 from zeta_edu.checks import positive_integer
 from zeta_edu.lm import generation
+from zeta_edu.lm.stopping import Stop
 from zeta_edu.norm import LayerNorm
 
 _BLOCK_DEFAULTS = {
@@ -95,7 +96,7 @@ class TransformerLM(nn.Module):
             ValueError: `tokens` has another shape than (batch, n), or an id out of range; a
                 cache of another depth.
         """
-        self._check_tokens(tokens)
+        self.check_tokens(tokens)
         x = self.embedding(tokens)
         for block, layer_cache in zip(self.blocks, self._layer_caches(cache), strict=True):
             x = x + block(x, mask, cache=layer_cache)
@@ -113,33 +114,38 @@ class TransformerLM(nn.Module):
 
     def generate(
         self,
-        prompt: str | Tensor,
+        prompt: str | Tensor | Sequence[str] | Sequence[Tensor],
         max_new_tokens: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: Sequence[str | int] | str | int | None = None,
-    ) -> str | Tensor:
-        """Continue a prompt; see `zeta_edu.lm.generate`."""
-        sampling = generation.Sampling(temperature, top_k, top_p, seed)
-        return generation.generate(self, prompt, max_new_tokens, sampling, stop)
+        stop: Stop = None,
+        compile: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """Continue a prompt, or a list of them; see `zeta_edu.lm.generate`.
+
+        Args:
+            prompt: a text, ids (n,) or (batch, n), or a list of texts or of ids.
+            max_new_tokens: most tokens to add.
+            stop: strings or ids that end a continuation.
+            compile: use torch.compile and a cache of fixed size.
+            **sampling: `temperature`, `top_k`, `top_p`, `seed`, `repetition_penalty`, as of
+                `zeta_edu.lm.Sampling`.
+        """
+        drawn = generation.Sampling(**sampling)
+        return generation.generate(self, prompt, max_new_tokens, drawn, stop, compile=compile)
 
     def stream(
         self,
         prompt: str | Tensor,
         max_new_tokens: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: Sequence[str | int] | str | int | None = None,
+        stop: Stop = None,
+        compile: bool = False,
+        **sampling: Any,
     ) -> Iterator[str] | Iterator[Tensor]:
-        """Continue a prompt piece by piece; see `zeta_edu.lm.stream`."""
-        sampling = generation.Sampling(temperature, top_k, top_p, seed)
-        return generation.stream(self, prompt, max_new_tokens, sampling, stop)
+        """Continue a prompt piece by piece, with the arguments of `generate`."""
+        drawn = generation.Sampling(**sampling)
+        return generation.stream(self, prompt, max_new_tokens, drawn, stop, compile=compile)
 
     def _layer_caches(self, cache: "ModelCache | None") -> Sequence[Any]:
         if cache is None:
@@ -152,7 +158,12 @@ class TransformerLM(nn.Module):
             )
         return cache.layers
 
-    def _check_tokens(self, tokens: Tensor) -> None:
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Refuse what are no ids of this model.
+
+        Raises:
+            TypeError, ValueError: as for `forward`.
+        """
         if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
             kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
             raise TypeError(f"tokens must be an int64 or int32 tensor, got {kind}")

@@ -1,17 +1,18 @@
-"""What a person sees of a training: a progress bar on the screen, a log in a CSV file."""
+"""What a person sees of a training: a progress bar, and a log for a table or for TensorBoard."""
 
 import csv
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from zeta_edu.lm.training import Progress
+from zeta_edu.lm.options import Progress
 
 _COLUMNS = (
     "step",
     "tokens",
     "loss",
     "validation_loss",
+    "accuracy",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",
@@ -35,14 +36,14 @@ class CsvLog:
         """Add a row, if one is due."""
         if self._file is None:
             self._file = self._open(progress.step)
-        validation = progress.validation.get(progress.step)
-        if progress.step % self.every and validation is None:
+        validated = [found.get(progress.step) for found in (progress.validation, progress.accuracy)]
+        if progress.step % self.every and validated == [None, None]:
             return
         row = (
             progress.step,
             progress.tokens,
             f"{progress.loss:.9g}",
-            "" if validation is None else f"{validation:.9g}",
+            *("" if number is None else f"{number:.9g}" for number in validated),
             f"{progress.learning_rate:.6g}",
             f"{progress.gradient_norm:.6g}",
             round(progress.tokens / progress.seconds),
@@ -64,6 +65,41 @@ class CsvLog:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([_COLUMNS, *(row for row in rows if len(row) == len(_COLUMNS))])
         return file
+
+
+class TensorBoardLog:
+    """The same log as event files, for TensorBoard.
+
+    Args:
+        folder: of the event files; what they hold beyond the step that training goes on from is
+            dropped by TensorBoard.
+        every: steps between points; a validation always gets one.
+    """
+
+    def __init__(self, folder: Path, every: int = 10) -> None:
+        self.folder = folder
+        self.every = every
+        self._writer: Any = None
+        self._writer_class = _import_summary_writer()
+
+    def __call__(self, progress: Progress) -> None:
+        """Add a point to each curve, if one is due."""
+        if self._writer is None:
+            self._writer = self._writer_class(str(self.folder), purge_step=progress.step)
+        curves = {"validation/loss": progress.validation, "validation/accuracy": progress.accuracy}
+        points = {name: c[progress.step] for name, c in curves.items() if progress.step in c}
+        if progress.step % self.every == 0 or points:
+            points["training/loss"] = progress.loss
+            points["training/learning rate"] = progress.learning_rate
+            points["training/gradient norm"] = progress.gradient_norm
+            points["training/tokens per second"] = progress.tokens / progress.seconds
+        for name, number in points.items():
+            self._writer.add_scalar(name, number, progress.step)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _step(row: list[str]) -> float:
@@ -104,12 +140,15 @@ class ProgressBar:
     def _line(self, progress: Progress) -> str:
         left = progress.seconds / progress.step * (self.steps - progress.step)
         where = f"step {progress.step} of {self.steps}"
-        return f"{where}: {self._description(progress)}, {left / 60:.0f} min left"
+        time_left = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        return f"{where}: {self._description(progress)}, {time_left} left"
 
     def _description(self, progress: Progress) -> str:
         text = f"loss {progress.loss:.3f}"
         if progress.validation:
             text += f", validation {list(progress.validation.values())[-1]:.3f}"
+        if progress.accuracy:
+            text += f", accuracy {list(progress.accuracy.values())[-1]:.1%}"
         return f"{text}, {progress.tokens / progress.seconds:.0f} tokens/s"
 
 
@@ -121,3 +160,13 @@ def _import_tqdm() -> Any:
             "the tqdm package is missing; install it with: pip install 'zeta-edu[train]'"
         ) from None
     return tqdm
+
+
+def _import_summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "the tensorboard package is missing; install it with: pip install tensorboard"
+        ) from None
+    return SummaryWriter

@@ -97,6 +97,16 @@ class Tokenizer:
         model = json.loads(engine.to_str())["model"]
         return cls(model["vocab"], model["merges"])
 
+    @classmethod
+    def of_bytes(cls) -> "Tokenizer":
+        """Return the tokenizer without merges: the id of a byte is the byte plus 1.
+
+        >>> Tokenizer.of_bytes().encode("ab")
+        [98, 99]
+        """
+        bytes_of = {character: byte + 1 for byte, character in enumerate(_byte_characters())}
+        return cls({START: cls.start, **bytes_of}, [])
+
     def __len__(self) -> int:
         return len(self._bytes)
 

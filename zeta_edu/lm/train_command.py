@@ -1,156 +1,82 @@
-"""What `zeta-edu train` does: reads the text, trains, saves, and tells what it did."""
+"""What `zeta-edu train` does with a text: reads it, trains, saves, and tells what it did."""
 
 import argparse
 import platform
 import shlex
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from zeta_edu.checks import positive_integer
-from zeta_edu.lm import data, model_card
+from zeta_edu.lm import corpus, data, model_card, parallel, running
 from zeta_edu.lm.checkpoints import TOKENIZER, WEIGHTS, save_model
+from zeta_edu.lm.corpus import Corpus
+from zeta_edu.lm.evaluation import bits_per_byte, evaluate
 from zeta_edu.lm.files import write_atomically
 from zeta_edu.lm.model import TransformerLM
-from zeta_edu.lm.reporting import CsvLog, ProgressBar
+from zeta_edu.lm.options import Progress, TrainingOptions
 from zeta_edu.lm.tokenizer import Tokenizer
-from zeta_edu.lm.training import Progress, TrainingOptions, bits_per_byte, evaluate, train
+from zeta_edu.lm.training import train
 
-STATE, LOG, CARD = "training-state.safetensors", "log.csv", "README.md"
-
-
-@dataclass(frozen=True)
-class Text:
-    """One side of the split: its documents and, encoded, its tokens."""
-
-    documents: Sequence[data.Document]
-    tokens: np.ndarray
-
-    @property
-    def bytes(self) -> int:
-        """Length of the text in UTF-8."""
-        return sum(len(document.text.encode()) for document in self.documents)
+_DOCUMENTATION = "documentation"
+_LIBRARY = "library"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train a model as the arguments say."""
-    options = _options(arguments)
-    out = _out_folder(arguments)
-    _set_up(arguments)
-    tokenizer, training, validation = _read(arguments, out)
-    model = _model(arguments, tokenizer)
-    _announce(model, training, validation, options)
-    progress = _train(arguments, model, options, training, validation)
-    save_model(model, out, dtype=_dtype(arguments))
-    _finish(arguments, model, options, progress, training, validation)
+    if arguments.task is not None:
+        from zeta_edu.lm import task_command
+
+        return task_command.run(arguments)
+    options = running.training_options(arguments)
+    running.check_keep(arguments)
+    running.set_up(arguments)
+    resume = _prepare(arguments)
+    tokenizer = Tokenizer.load(Path(arguments.out) / TOKENIZER)
+    text = corpus.open_corpus(Path(arguments.out) / corpus.FOLDER)
+    if text.origin != _origin(arguments):
+        raise ValueError(f"this training was begun on {text.origin!r}, not {_origin(arguments)!r}")
+    model = new_model(arguments, len(tokenizer))
+    model.tokenizer = tokenizer
+    _announce(model, text, options)
+    progress = _train(arguments, model, options, text, resume)
+    save_model(model, arguments.out, dtype=dtype(arguments))
+    _finish(arguments, model, options, progress, text)
+    parallel.finish()
     return 0
 
 
-def _train(
-    arguments: argparse.Namespace,
-    model: TransformerLM,
-    options: TrainingOptions,
-    training: Text,
-    validation: Text,
-) -> Progress:
-    out = Path(arguments.out)
-    bar, log = ProgressBar(options.steps), CsvLog(out / LOG)
+def _prepare(arguments: argparse.Namespace) -> bool:
+    """Read the text and write it as tokens, unless that was done; return whether to resume.
 
-    def report(progress: Progress) -> None:
-        bar(progress)
-        log(progress)
-        if progress.step in arguments.keep:
-            save_model(model, out / "steps" / f"{progress.step:06d}", dtype=_dtype(arguments))
-
-    saving = {"state": out / STATE, "resume": arguments.resume}
-    try:
-        with closing(bar), closing(log):
-            return train(
-                model, training.tokens, validation.tokens, options, **saving, report=report
-            )
-    except FloatingPointError as error:
-        raise ValueError(str(error)) from None
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command with --resume goes on from {str(out / STATE)!r}.")
-        raise
+    Of several processes the first does it, and the others wait.
+    """
+    out, resume = Path(arguments.out), False
+    facts = f"{corpus.FOLDER}/{corpus.FACTS}"
+    if parallel.is_first():
+        resume = running.out_folder(arguments, facts, (WEIGHTS, running.CARD))
+        if not (arguments.resume and (out / facts).exists()):
+            split = corpus.split_and_learn(_documents(arguments), arguments.vocab)
+            training, validation, tokenizer = split
+            tokenizer.save(out / TOKENIZER)
+            origin = _origin(arguments)
+            corpus.write_corpus(out / corpus.FOLDER, origin, training, validation, tokenizer)
+    return any(parallel.gather(resume))
 
 
-def _options(arguments: argparse.Namespace) -> TrainingOptions:
-    for step in arguments.keep:
-        if not 1 <= step <= arguments.steps:
-            raise ValueError(f"--keep {step} is not among the steps 1 to {arguments.steps}")
-    return TrainingOptions(
-        steps=arguments.steps,
-        batch_size=arguments.batch,
-        length=arguments.length,
-        accumulate=arguments.accumulate,
-        learning_rate=arguments.lr,
-        warmup=arguments.warmup,
-        weight_decay=arguments.weight_decay,
-        clip=arguments.clip,
-        seed=arguments.seed,
-        bf16=arguments.bf16,
-        compile=arguments.compile,
-        evaluate_every=arguments.evaluate_every,
-        save_every=arguments.save_every,
-    )
-
-
-def _out_folder(arguments: argparse.Namespace) -> Path:
-    out = Path(arguments.out)
-    if arguments.resume and not (out / STATE).exists():
-        raise ValueError(f"nothing to resume: {str(out / STATE)!r} is not there")
-    if not arguments.resume:
-        for name in (STATE, WEIGHTS, CARD):
-            if (out / name).exists():
-                raise ValueError(
-                    f"{str(out / name)!r} is there already; go on with a training by --resume, "
-                    "or give another --out"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _set_up(arguments: argparse.Namespace) -> None:
-    if arguments.threads is not None:
-        torch.set_num_threads(positive_integer("--threads", arguments.threads))
-    try:
-        torch.empty(0, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {arguments.device} cannot be used: {reason}") from None
-    torch.set_float32_matmul_precision("medium")
-    print("float32 matrix products take torch's fast path: set_float32_matmul_precision('medium')")
-    torch.manual_seed(arguments.seed)
+def _origin(arguments: argparse.Namespace) -> str:
+    return arguments.text or (_DOCUMENTATION if arguments.documentation else _LIBRARY)
 
 
 def _documents(arguments: argparse.Namespace) -> list[data.Document]:
     if arguments.text is not None:
-        return data.read_texts(arguments.text)
-    return data.python_source()
+        return data.read_texts(arguments.text, leave_out=arguments.out)
+    return data.documentation() if arguments.documentation else data.python_source()
 
 
-def _read(arguments: argparse.Namespace, out: Path) -> tuple[Tokenizer, Text, Text]:
-    """Read the text, split it, and encode it with a tokenizer learned from the training part."""
-    documents = _documents(arguments)
-    training, validation = data.split_documents(documents)
-    if arguments.resume:
-        tokenizer = Tokenizer.load(out / TOKENIZER)
-    else:
-        tokenizer = Tokenizer.train((document.text for document in training), arguments.vocab)
-        tokenizer.save(out / TOKENIZER)
-    training_text = Text(training, data.encode_documents(training, tokenizer))
-    validation_text = Text(validation, data.encode_documents(validation, tokenizer))
-    return tokenizer, training_text, validation_text
-
-
-def _model(arguments: argparse.Namespace, tokenizer: Tokenizer) -> TransformerLM:
+def new_model(arguments: argparse.Namespace, num_tokens: int) -> TransformerLM:
+    """Return an untrained model of the shape that the arguments ask for."""
     model = TransformerLM(
-        len(tokenizer),
+        num_tokens,
         arguments.dim,
         arguments.depth,
         heads=arguments.heads,
@@ -162,23 +88,45 @@ def _model(arguments: argparse.Namespace, tokenizer: Tokenizer) -> TransformerLM
         attn_dropout=arguments.dropout,
         ff_dropout=arguments.dropout,
     )
-    model.tokenizer = tokenizer
     return model.to(arguments.device)
 
 
-def _dtype(arguments: argparse.Namespace) -> torch.dtype | None:
+def dtype(arguments: argparse.Namespace) -> torch.dtype | None:
+    """Return the type in which weights are saved; their own when None."""
     return torch.float16 if arguments.half else None
 
 
-def _announce(
-    model: TransformerLM, training: Text, validation: Text, options: TrainingOptions
-) -> None:
+def _announce(model: TransformerLM, text: Corpus, options: TrainingOptions) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{len(training.documents)} files to train on ({len(training.tokens):,} tokens), "
-        f"{len(validation.documents)} to validate on ({len(validation.tokens):,})\n"
+    parallel.say(
+        f"{text.training.files} files to train on ({len(text.training.tokens):,} tokens), "
+        f"{text.validation.files} to validate on ({len(text.validation.tokens):,})\n"
         f"{parameters:,} parameters, {options.steps:,} steps of {options.tokens_per_step:,} tokens"
     )
+
+
+def _train(
+    arguments: argparse.Namespace,
+    model: TransformerLM,
+    options: TrainingOptions,
+    text: Corpus,
+    resume: bool,
+) -> Progress:
+    out = Path(arguments.out)
+
+    def save(folder: str) -> None:
+        save_model(model, out / folder, dtype=dtype(arguments))
+
+    with running.reporting(arguments, save) as report:
+        return train(
+            model,
+            text.training.tokens,
+            text.validation.tokens,
+            options,
+            state=out / running.STATE,
+            resume=resume,
+            report=report,
+        )
 
 
 def _finish(
@@ -186,63 +134,38 @@ def _finish(
     model: TransformerLM,
     options: TrainingOptions,
     progress: Progress,
-    training: Text,
-    validation: Text,
+    text: Corpus,
 ) -> None:
     """Validate on the whole held-out text, write the model card, and tell what was done."""
-    loss = evaluate(model, validation.tokens, options.length, windows=None)
-    bits = bits_per_byte(loss, len(validation.tokens), validation.bytes)
+    loss = evaluate(model, text.validation.tokens, options.length, windows=None)
+    bits = bits_per_byte(loss, len(text.validation.tokens), text.validation.bytes)
+    if not parallel.is_first():
+        return
     facts = model_card.Facts(
         name=Path(arguments.out).resolve().name,
-        command=_command(arguments),
-        text=_origin(arguments),
-        files=len(training.documents),
-        held_out_files=len(validation.documents),
-        text_tokens=len(training.tokens),
-        held_out_tokens=len(validation.tokens),
+        command=running.command_line("train", arguments),
+        text=_about_text(arguments),
+        files=text.training.files,
+        held_out_files=text.validation.files,
+        text_tokens=len(text.training.tokens),
+        held_out_tokens=len(text.validation.tokens),
         validation_loss=loss,
         bits=bits,
         device=arguments.device,
     )
     card = model_card.model_card(facts, model, options, progress)
-    write_atomically(Path(arguments.out) / CARD, card.encode())
-    print(
+    write_atomically(Path(arguments.out) / running.CARD, card.encode())
+    parallel.say(
         f"{progress.step:,} steps, {progress.tokens:,} tokens: training loss {progress.loss:.3f}, "
         f"validation loss {loss:.3f} ({bits:.3f} bits per byte)\n"
         f"saved in {arguments.out}; try\n"
-        f"    zeta-edu generate {shlex.quote(_beginning(training))} --model "
+        f"    zeta-edu generate {shlex.quote(text.beginning)} --model "
         f"{shlex.quote(arguments.out)}"
     )
 
 
-def _origin(arguments: argparse.Namespace) -> str:
+def _about_text(arguments: argparse.Namespace) -> str:
     if arguments.text is not None:
         return f"The text is what was found at `{arguments.text}`."
-    return model_card.STANDARD_LIBRARY.format(python=platform.python_version())
-
-
-def _beginning(training: Text) -> str:
-    """Return a few characters to begin with: of Python a function, of other text a line."""
-    if any(document.name.endswith(".py") for document in training.documents):
-        return "def add("
-    return training.documents[0].text.lstrip()[:20].splitlines()[0]
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    """Return the command line that repeats this training: every option, none left to defaults.
-
-    Of the folder only the name is given: where it was is nobody's business.
-    """
-    words = ["zeta-edu", "train"]
-    values = vars(arguments) | {"out": Path(arguments.out).resolve().name}
-    for name, value in values.items():
-        if name in ("run", "resume", "command") or value is None or value is False or value == []:
-            continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(shlex.quote(_spelled(value)))
-    return " ".join(words)
-
-
-def _spelled(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    about = model_card.DOCUMENTATION if arguments.documentation else model_card.STANDARD_LIBRARY
+    return about.format(python=platform.python_version())

@@ -1,108 +1,65 @@
 """Training: a loop short enough to read, that can stop anywhere and go on to the same numbers."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Integer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from zeta_edu.lm.data import TokenWindows, cut_windows
+from zeta_edu.lm import parallel
+from zeta_edu.lm.data import TokenWindows
+from zeta_edu.lm.evaluation import bits_per_byte, check_validation, evaluate, fingerprint
 from zeta_edu.lm.model import TransformerLM
-from zeta_edu.lm.resume import restore_state, save_state
+from zeta_edu.lm.options import Progress, TrainingOptions
+from zeta_edu.lm.resume import restore_state, save_state, seed_own
+
+__all__ = [
+    "Examples",
+    "Progress",
+    "Saving",
+    "TrainingOptions",
+    "bits_per_byte",
+    "evaluate",
+    "fit",
+    "train",
+]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+Report = Callable[[Progress], None]
 
-# A quick validation reads this many windows, spread evenly over the held-out text.
-_VALIDATION_WINDOWS = 64
+UNSCORED = -100  # a target that is not to be predicted
 _ADVICE = "a lower learning rate may help"
 
 
+class Examples(Protocol):
+    """What a training reads: a batch for each step, a function of the step alone."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return inputs (batch, n) and targets (batch, n), -100 where there is nothing to learn."""
+
+
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How to train. The learning rate is the peak; it falls to a tenth along a cosine.
+class Saving:
+    """Where the whole state of a training is kept, and what makes it that training.
 
     Args:
-        steps: optimizer steps.
-        batch_size: windows in a step.
-        length: tokens in a window.
-        accumulate: parts that a step's batch is cut into, to save memory; divides batch_size.
-        learning_rate: highest learning rate.
-        warmup: steps over which the learning rate rises from 0.
-        weight_decay: decoupled decay of the blocks' matrices.
-        clip: largest norm of the gradient.
-        seed: of the windows.
-        bf16: compute in bfloat16 where that is safe, by autocast; weights stay float32.
-        compile: compile the loss with torch.compile.
-        evaluate_every: steps between validations; the last step always validates.
-        save_every: steps between checkpoints of the whole state; the last step always saves.
+        state: file of the checkpoints; none are written when None.
+        resume: go on from the checkpoint in `state`.
+        identity: what a training that goes on must share with this one, beside its options, the
+            model's shape, and the weights that are not trained.
     """
 
-    steps: int
-    batch_size: int = 16
-    length: int = 256
-    accumulate: int = 1
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
-    bf16: bool = False
-    compile: bool = False
-    evaluate_every: int = 250
-    save_every: int = 250
-
-    def __post_init__(self) -> None:
-        at_least_one = ("steps", "batch_size", "length", "accumulate", "evaluate_every")
-        for name in (*at_least_one, "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate must divide batch_size, got {self.accumulate} and {self.batch_size}"
-            )
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a training that goes on must share with the one it goes on from."""
-        free = ("evaluate_every", "save_every")
-        return {name: value for name, value in asdict(self).items() if name not in free}
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens that one step reads."""
-        return self.batch_size * self.length
-
-
-@dataclass
-class Progress:
-    """Where a training stands, given to `report` after every step.
-
-    `tokens` counts those read so far, `loss` is the last step's, in nats per token, and
-    `validation` holds the validation losses by step.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    loss: float = math.nan
-    gradient_norm: float = math.nan
-    learning_rate: float = 0.0
-    seconds: float = 0.0
-    validation: dict[int, float] = field(default_factory=dict)
+    state: str | Path | None = None
+    resume: bool = False
+    identity: dict[str, Any] | None = None
 
 
 def train(
@@ -113,9 +70,13 @@ def train(
     *,
     state: str | Path | None = None,
     resume: bool = False,
-    report: Callable[[Progress], None] | None = None,
+    identity: dict[str, Any] | None = None,
+    report: Report | None = None,
 ) -> Progress:
-    """Train a model to predict the next token.
+    """Train a model to predict the next token of a text.
+
+    Parameters that need no gradient stay as they are, so that a model with an adapter trains the
+    adapter alone. Under `torchrun` the processes share every batch.
 
     Args:
         model: trained in place, on the device it is on.
@@ -125,64 +86,127 @@ def train(
         state: file for checkpoints of the whole state; none are written when not given.
         resume: go on from the checkpoint in `state`. On the CPU the losses that follow are,
             bit for bit, those of a training that never stopped.
+        identity: what a training that goes on must share with this one, beside its options, the
+            model's shape, the weights that are not trained, and the text.
         report: called after every step.
 
     Returns:
         Where the training stands at its end.
 
     Raises:
-        ValueError: a text shorter than one window, or a checkpoint of another training.
+        ValueError: a text shorter than one window or of a larger vocabulary than the model's, or
+            a checkpoint of another training.
         FloatingPointError: the loss or the gradient is not finite any more; the checkpoint
             before it stays.
     """
-    windows = TokenWindows(tokens, options.batch_size, options.length, options.seed)
-    loss_function = make_loss(model, options)
+    examples = TokenWindows(tokens, options.batch_size, options.length, options.seed)
+    check_validation(validation_tokens)
+    for name, text in (("training", tokens), ("validation", validation_tokens)):
+        _check_vocabulary(name, text, model)
+
+    def validate(progress: Progress) -> None:
+        loss = evaluate(model, validation_tokens, options.length, options.bf16)
+        progress.validation[progress.step] = loss
+
+    saving = Saving(state, resume, {"text": fingerprint(tokens), **(identity or {})})
+    return fit(model, examples, validate, options, saving, report)
+
+
+def _check_vocabulary(name: str, tokens: np.ndarray, model: TransformerLM) -> None:
+    largest, count = int(tokens.max()), model.config["num_tokens"]
+    if largest >= count:
+        raise ValueError(
+            f"the {name} text has the id {largest}, but the model's vocabulary only {count} ids: "
+            "encode the text with the model's own tokenizer"
+        )
+
+
+def fit(
+    model: TransformerLM,
+    examples: Examples,
+    validate: Report,
+    options: TrainingOptions,
+    saving: Saving = Saving(),
+    report: Report | None = None,
+) -> Progress:
+    """Train a model on any examples.
+
+    Args:
+        model: as for `train`.
+        examples: a batch for each step.
+        validate: called with the progress when a validation is due; puts what it finds there.
+        options: how to train.
+        saving: where the state is kept.
+        report: called after every step.
+
+    Returns:
+        Where the training stands at its end.
+
+    Raises:
+        ValueError, FloatingPointError: as for `train`.
+    """
+    identity = {
+        **options.identity,
+        "model": model.config,
+        "base": fingerprint(*(p for p in model.parameters() if not p.requires_grad)),
+        **(saving.identity or {}),
+    }
+    trained = parallel.wrap(model, options.fsdp)
+    loss_function = make_loss(trained, options)
     optimizer = make_optimizer(model, options)
-    identity = {**options.identity, "model": model.config, "text": fingerprint(tokens)}
     progress = Progress()
-    if resume:
-        progress = Progress(**restore_state(state, model, optimizer, identity))
-    model.train()
+    if saving.resume:
+        progress = Progress(**restore_state(saving.state, model, optimizer, identity))
+    elif parallel.processes() > 1:
+        seed_own(options.seed, step=0)
+    trained.train()
     for step in range(progress.step, options.steps):
         started = time.perf_counter()
         set_learning_rate(optimizer, options, step)
-        progress.loss = backward(loss_function, windows.batch(step), options.accumulate, model)
+        batch = examples.batch(step)
+        progress.loss = backward(loss_function, batch, options.accumulate, trained)
         progress.gradient_norm = update(model, optimizer, options.clip)
-        progress.step, progress.tokens = step + 1, progress.tokens + options.tokens_per_step
+        progress.step, progress.tokens = step + 1, progress.tokens + batch[0].numel()
         progress.learning_rate = optimizer.param_groups[0]["lr"]
         progress.seconds += time.perf_counter() - started
         if is_due(step + 1, options.evaluate_every, options.steps):
-            loss = evaluate(model, validation_tokens, options.length, options.bf16)
-            progress.validation[step + 1] = loss
-        if state is not None and is_due(step + 1, options.save_every, options.steps):
-            save_state(state, model, optimizer, identity, asdict(progress))
-        if report is not None:
+            validate(progress)
+        if report is not None:  # before saving: what it writes is there when the state is
             report(progress)
+        if saving.state is not None and is_due(step + 1, options.save_every, options.steps):
+            save_state(saving.state, model, optimizer, identity, asdict(progress))
     return progress
 
 
-def make_loss(model: TransformerLM, options: TrainingOptions) -> LossFunction:
-    """Return the function (inputs, targets) -> mean cross-entropy, compiled if asked for."""
+def make_loss(model: nn.Module, options: TrainingOptions) -> LossFunction:
+    """Return the function (inputs, targets) -> summed cross-entropy, compiled if asked for."""
 
     def loss_function(inputs: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=options.bf16):
             logits = model(inputs)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets.flatten(),
+            ignore_index=UNSCORED,
+            reduction="sum",
+        )
 
     return torch.compile(loss_function) if options.compile else loss_function
 
 
-def make_optimizer(model: TransformerLM, options: TrainingOptions) -> AdamW:
-    """Return AdamW that decays the blocks' matrices and nothing else.
+def make_optimizer(model: nn.Module, options: TrainingOptions) -> AdamW:
+    """Return AdamW that decays the matrices that multiply, and nothing else that is trained.
 
     Gains are left alone because decay would pull them to 0, away from their resting place 1;
-    the embedding, because the row of a rare token would shrink between its few gradients.
+    an embedding, because the row of a rare token would shrink between its few gradients.
     """
+    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     decayed: list[Tensor] = []
     free: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim == 2 and name != "embedding.weight"
-        (decayed if is_matrix else free).append(parameter)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim == 2 and parameter not in embeddings
+            (decayed if is_matrix else free).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": options.weight_decay},
         {"params": free, "weight_decay": 0.0},
@@ -202,92 +226,44 @@ def set_learning_rate(optimizer: Optimizer, options: TrainingOptions, step: int)
 
 
 def backward(
-    loss_function: LossFunction, batch: tuple[Tensor, Tensor], parts: int, model: TransformerLM
+    loss_function: LossFunction, batch: tuple[Tensor, Tensor], parts: int, trained: nn.Module
 ) -> float:
     """Add a batch's gradients, part by part, and return its mean loss.
+
+    Each process takes its rows of the batch. The mean is over the targets of the whole batch.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    device = model.embedding.weight.device
-    total = 0.0
-    for inputs, targets in zip(*(side.chunk(parts) for side in batch), strict=True):
-        loss = loss_function(inputs.to(device), targets.to(device)) / parts
-        loss.backward()
-        total += loss.item()
-    if not math.isfinite(total):
-        raise FloatingPointError(f"the loss became {total}; {_ADVICE}")
-    return total
+    device = next(trained.parameters()).device
+    targets_in_all = int((batch[1] != UNSCORED).sum())
+    # Gradients are averaged over processes, so that a sum over them is had by their number.
+    share = parallel.processes() / max(1, targets_in_all)
+    rows = [parallel.own_rows(side).chunk(parts) for side in batch]
+    summed = torch.zeros((), device=device)
+    for number, (inputs, targets) in enumerate(zip(*rows, strict=True), 1):
+        with parallel.averaging(trained, wanted=number == len(rows[0])):
+            loss = loss_function(inputs.to(device), targets.to(device)) * share
+            loss.backward()
+        summed += loss.detach()
+    mean = parallel.total(summed).item() / parallel.processes()
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss became {mean}; {_ADVICE}")
+    return mean
 
 
-def update(model: TransformerLM, optimizer: Optimizer, clip: float) -> float:
+def update(model: nn.Module, optimizer: Optimizer, clip: float) -> float:
     """Clip the gradients, take one optimizer step, and return the norm before clipping.
 
     Raises:
         FloatingPointError: the norm is not finite; the weights are as they were.
     """
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    norm = parallel.whole(nn.utils.clip_grad_norm_(model.parameters(), clip)).item()
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradient's norm became {norm}; {_ADVICE}")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
-
-
-@torch.no_grad()
-def evaluate(
-    model: TransformerLM,
-    tokens: Integer[np.ndarray, " tokens"],
-    length: int,
-    bf16: bool = False,
-    windows: int | None = _VALIDATION_WINDOWS,
-) -> float:
-    """Return the mean loss in nats per token over windows spread evenly over a text.
-
-    Args:
-        model: left in the mode it was in.
-        tokens: the text as ids, at least two.
-        length: tokens in a window; a shorter text is one window.
-        bf16: compute in bfloat16 by autocast.
-        windows: how many; all that fit side by side when None.
-    """
-    if len(tokens) < 2:
-        raise ValueError(f"the validation text has {len(tokens)} tokens; at least 2 are needed")
-    length = min(length, len(tokens) - 1)
-    fitting = (len(tokens) - 1) // length
-    starts = np.arange(fitting) * length
-    if windows is not None and windows < fitting:
-        starts = starts[np.linspace(0, fitting - 1, windows).astype(int)]
-    device, was_training = model.embedding.weight.device, model.training
-    model.eval()
-    total = 0.0
-    for part in np.array_split(starts, math.ceil(len(starts) / 16)):
-        inputs, targets = (side.to(device) for side in cut_windows(tokens, part, length))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(inputs)
-        total += F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()).item() * len(part)
-    model.train(was_training)
-    return total / len(starts)
-
-
-def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
-    """Turn a loss in nats per token into bits per byte, which no tokenizer can flatter.
-
-    Args:
-        loss: mean loss in nats per token.
-        tokens: number of tokens of the text.
-        text_bytes: number of bytes of the same text in UTF-8.
-
-    Example:
-        >>> round(bits_per_byte(loss=2.0, tokens=100, text_bytes=300), 3)
-        0.962
-    """
-    return loss / math.log(2) * tokens / text_bytes
-
-
-def fingerprint(tokens: Integer[np.ndarray, " tokens"]) -> str:
-    """Return a hash by which the same text, encoded the same way, is known again."""
-    return hashlib.sha256(tokens.tobytes()).hexdigest()
 
 
 def is_due(step: int, every: int, last: int) -> bool:

@@ -1,0 +1,231 @@
+"""Synthetic tasks with known answers: what a small model can learn within a minute, and how well.
+
+An example is a line of characters. Every character is one token: the id of a byte is the byte
+plus 1, as in `Tokenizer.of_bytes()`, and id 0 stands before each line and behind it. Of every
+token it is known whether the ones before it determine it; accuracy is the share of those that
+the model finds likeliest.
+"""
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from zeta_edu.lm.model import TransformerLM
+from zeta_edu.lm.options import Progress, TrainingOptions
+from zeta_edu.lm.training import UNSCORED, Report, Saving, fit
+
+NUM_TOKENS = 257
+_VALIDATION_SEED = 2**31  # no training has it
+_VALIDATION_ROWS = 256
+
+# A line, and for each of its characters whether it is determined by those before it.
+Line = tuple[str, list[bool]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A source of examples whose answers are known.
+
+    Args:
+        name: of the task.
+        length: tokens that the model reads of an example.
+        answers_only: learn the determined tokens only, not also what is drawn at random.
+        draw: makes a line of at most `length` characters.
+        description: one sentence.
+    """
+
+    name: str
+    length: int
+    answers_only: bool
+    draw: Callable[[np.random.Generator], Line]
+    description: str
+
+    def examples(
+        self, batch_size: int, seed: int, step: int
+    ) -> tuple[Int[Tensor, "batch length+1"], Bool[Tensor, "batch length"]]:
+        """Draw examples, a function of the seed and the step alone.
+
+        Returns:
+            The ids, and for each id but the first whether those before it determine it.
+
+        >>> tokens, determined = TASKS["induction"].examples(4, seed=0, step=0)
+        >>> tokens.shape, determined.shape
+        (torch.Size([4, 33]), torch.Size([4, 32]))
+        """
+        random = np.random.default_rng([seed, step])
+        tokens = np.zeros((batch_size, self.length + 1), dtype=np.int64)
+        determined = np.zeros((batch_size, self.length), dtype=bool)
+        for row in range(batch_size):
+            text, known = self.draw(random)
+            ids = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+            tokens[row, 1 : len(ids) + 1] = ids.astype(np.int64) + 1
+            determined[row, : len(known)] = known
+        return torch.from_numpy(tokens), torch.from_numpy(determined)
+
+    def accuracy(
+        self, model: nn.Module, examples: int = _VALIDATION_ROWS, seed: int = _VALIDATION_SEED
+    ) -> float:
+        """Return the share of determined tokens that a model finds likeliest.
+
+        Args:
+            model: gives logits for ids, as `TransformerLM` does.
+            examples: how many are read.
+            seed: of the examples.
+        """
+        return self._validate(model, examples, seed)[1]
+
+    @torch.no_grad()
+    def _validate(self, model: nn.Module, examples: int, seed: int) -> tuple[float, float]:
+        """Return the mean loss over what is learned, and the accuracy."""
+        tokens, determined = self.examples(examples, seed, step=0)
+        device, was_training = next(model.parameters()).device, model.training
+        tokens, determined = tokens.to(device), determined.to(device)
+        model.eval()
+        logits = model(tokens[:, :-1]).float()
+        model.train(was_training)
+        targets = self._targets(tokens, determined)
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=UNSCORED
+        )
+        right = logits.argmax(dim=-1) == tokens[:, 1:]
+        return loss.item(), right[determined].double().mean().item()
+
+    def _targets(self, tokens: Tensor, determined: Tensor) -> Tensor:
+        targets = tokens[:, 1:]
+        return targets.masked_fill(~determined, UNSCORED) if self.answers_only else targets
+
+
+@dataclass(frozen=True)
+class TaskExamples:
+    """The batches of a task, for `fit`."""
+
+    task: Task
+    batch_size: int
+    seed: int
+
+    def batch(self, step: int) -> tuple[Int[Tensor, "batch n"], Int[Tensor, "batch n"]]:
+        """Return the inputs of a step and its targets, -100 where nothing is to be learned."""
+        tokens, determined = self.task.examples(self.batch_size, self.seed, step)
+        return tokens[:, :-1], self.task._targets(tokens, determined)
+
+
+def train_task(
+    model: TransformerLM,
+    name: str,
+    options: TrainingOptions,
+    *,
+    saving: Saving | None = None,
+    report: Report | None = None,
+) -> Progress:
+    """Train a model on a synthetic task.
+
+    Args:
+        model: trained in place; with at least 257 ids.
+        name: of the task, a key of `TASKS`.
+        options: how to train; the length is the task's own.
+        saving: where the state is kept.
+        report: called after every step.
+
+    Returns:
+        Where the training stands at its end; `accuracy` holds the accuracies by step.
+
+    Raises:
+        ValueError: no such task, a model with fewer ids, or as for `fit`.
+
+    >>> model = TransformerLM(NUM_TOKENS, dim=16, depth=1, heads=2, dim_head=8)
+    >>> progress = train_task(model, "sorting", TrainingOptions(steps=2, batch_size=4))
+    >>> list(progress.accuracy)
+    [2]
+    """
+    task, saving = find_task(name), saving or Saving()
+    if model.config["num_tokens"] < NUM_TOKENS:
+        raise ValueError(
+            f"a task needs a model of {NUM_TOKENS} ids, got {model.config['num_tokens']}"
+        )
+
+    def validate(progress: Progress) -> None:
+        loss, accuracy = task._validate(model, _VALIDATION_ROWS, _VALIDATION_SEED)
+        progress.validation[progress.step] = loss
+        progress.accuracy[progress.step] = accuracy
+
+    examples = TaskExamples(task, options.batch_size, options.seed)
+    identity = {"task": name, **(saving.identity or {})}
+    return fit(
+        model, examples, validate, options, Saving(saving.state, saving.resume, identity), report
+    )
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r}; there are {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def repeated(random: np.random.Generator) -> Line:
+    """Draw letters, none twice, and repeat them to the end of the line.
+
+    The period differs from line to line, so that no fixed distance tells where to look. A letter
+    is determined once its predecessor has been seen before: that predecessor's successor.
+    """
+    period = int(random.integers(8, 17))
+    text = "".join(random.permutation(list(string.ascii_lowercase))[:period])
+    length = 32
+    return (text * length)[:length], [position > period for position in range(length)]
+
+
+def brackets(random: np.random.Generator) -> Line:
+    """Draw brackets that open and close rightly, then close whatever is open.
+
+    After `=` the brackets still open are closed, the innermost first: all of it is determined.
+    """
+    closing = {"(": ")", "[": "]", "{": "}", "<": ">"}
+    text, expected = "", ""
+    for _ in range(20):
+        if expected and (len(expected) == 10 or random.random() < 0.45):
+            text, expected = text + expected[0], expected[1:]
+        else:
+            opened = str(random.choice(list(closing)))
+            text, expected = text + opened, closing[opened] + expected
+    return _with_answer(text, expected)
+
+
+def recall(random: np.random.Generator) -> Line:
+    """Draw pairs of a letter and a digit, then ask for the digits of the letters in any order."""
+    letters = random.permutation(list(string.ascii_lowercase))[:8]
+    digits = random.choice(list(string.digits), 8)
+    pairs = [f"{letter}{digit}" for letter, digit in zip(letters, digits, strict=True)]
+    asked = [pairs[i] for i in random.permutation(8)]
+    text = "".join(pairs) + "=" + "".join(asked)
+    return text, [position > 16 and position % 2 == 0 for position in range(len(text))]
+
+
+def sorting(random: np.random.Generator) -> Line:
+    """Draw letters, then give them in the order of the alphabet."""
+    letters = random.choice(list(string.ascii_lowercase), 12)
+    return _with_answer("".join(letters), "".join(sorted(letters)))
+
+
+def _with_answer(text: str, answer: str) -> Line:
+    """Join a question and its answer; the end of the line is determined too."""
+    return f"{text}={answer}", [False] * (len(text) + 1) + [True] * (len(answer) + 1)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("induction", 32, False, repeated, "A line repeats: what came after this before?"),
+        Task("brackets", 32, True, brackets, "Brackets have opened: close those still open."),
+        Task("recall", 33, True, recall, "Letters had digits: which digit had this letter?"),
+        Task("sorting", 26, True, sorting, "Letters in any order: give them in the alphabet's."),
+    )
+}
