@@ -71,8 +71,8 @@ class HeadsView extends Frame {
     this.sizes = state.sharings.map((way) => sharingSizes(way, now));
     const where = now.layers === 1 ? "one layer" : `${now.layers} layers`;
     this.diagram.draw();
-    this.parameters.draw(`Parameters of attention by key/value heads, ${where}`);
-    this.cache.draw(`Cache by key/value heads: ${plural(now.context, "token")}, ${where}`);
+    this.parameters.draw(`Parameters of attention, ${where}`);
+    this.cache.draw(`Cache of ${plural(now.context, "token")}, ${where}`);
   }
 
   mark() {
