@@ -93,7 +93,12 @@ TOOLS = (
 )
 
 FIRST = """() => new Promise((done) => {
-    const look = () => (DRAWN) ? done(performance.now()) : requestAnimationFrame(look);
+    const look = () => {
+        const now = performance.now();
+        if (DRAWN) done(now);
+        else if (now > PATIENCE) done(null);
+        else requestAnimationFrame(look);
+    };
     look();
 })"""
 CHANGE = """async ([layer, heads]) => {
@@ -132,7 +137,10 @@ def measure(
         context.route("http*://**/*", lambda route: serve(route, libraries))
         shown = context.new_page()
         shown.goto(page.as_uri(), wait_until="commit")
-        firsts.append(shown.evaluate(FIRST.replace("DRAWN", tool.drawn)))
+        look = FIRST.replace("DRAWN", tool.drawn).replace("PATIENCE", str(PATIENCE))
+        firsts.append(shown.evaluate(look))
+        if firsts[-1] is None:
+            raise TimeoutError
         for layer in range(1, min(shape[0], 4)):
             code = CHANGE.replace("CHOOSE", tool.choose_layer)
             changes.append(shown.evaluate(code, [layer, shape[1]]))
@@ -146,6 +154,8 @@ def measured(*arguments: Any) -> list[str]:
 
     try:
         return [f"{milliseconds:.0f}" for milliseconds in measure(*arguments)]
+    except TimeoutError:
+        return [f"none in {PATIENCE / 1000:.0f} s", "none"]
     except Error as error:
         return [f"none: {type(error).__name__}", "none"]
 
