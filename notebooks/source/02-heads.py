@@ -81,7 +81,7 @@ print([round(number, 2) for number in handed.flatten().tolist()])
 
 # %% [markdown]
 # Now both numbers are there, side by side.
-# A last step takes the first head's number once and the second head's minus once.
+# A last step subtracts: it takes the first head's number times 1 and the second head's times −1.
 
 # %%
 out = torch.tensor([1.0, -1.0])  # one factor for each head
