@@ -147,7 +147,7 @@ def _gradient_fault(
 ) -> str | None:
     for arguments in inputs:
         tracked = {name: _tracked(value) for name, value in arguments.items()}
-        names = [name for name, value in tracked.items() if isinstance(value, torch.Tensor)]
+        names = [name for name, value in tracked.items() if _has_gradient(value)]
         outcome = call_safely(_gradients_of(function), tracked, exercise.seconds)
         if outcome.error is not None or not outcome.finished:
             return "The numbers are right, but the gradient cannot be taken through it."
@@ -161,14 +161,19 @@ def _gradient_fault(
 
 
 def _tracked(value: Any) -> Any:
-    return value.clone().requires_grad_() if isinstance(value, torch.Tensor) else value
+    return value.clone().requires_grad_() if _has_gradient(value) else value
+
+
+def _has_gradient(value: Any) -> bool:
+    """A mask of truth values, or token numbers, have none."""
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _gradients_of(function: Callable[..., Any]) -> Callable[..., list[torch.Tensor | None]]:
     """A function that returns the gradients of a fixed mixture of `function`'s outputs."""
 
     def gradients(*arguments: Any) -> list[torch.Tensor | None]:
-        tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+        tensors = [value for value in arguments if _has_gradient(value)]
         output = function(*arguments)
         if not output.requires_grad:
             return [None] * len(tensors)
