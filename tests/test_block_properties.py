@@ -152,6 +152,8 @@ def test_narrow_precision_stays_close_to_float64(dtype: torch.dtype, data: st.Da
     assert out.dtype == dtype
     parts = reference_parts(dict(block.named_parameters()), x, mask, **options)
     error = (out.double() - parts[0] - parts[1]).norm()
-    assert error <= 12 * torch.finfo(dtype).eps * (parts[0].norm() + parts[1].norm() + 0.1)
+    # Narrower dtypes are summed up in float32, and round less often for their size.
+    units = 48 if dtype == torch.float32 else 12
+    assert error <= units * torch.finfo(dtype).eps * (parts[0].norm() + parts[1].norm() + 0.1)
     for slope in gradients(out.float(), *block.parameters()):
         assert torch.isfinite(slope).all()
