@@ -1,0 +1,113 @@
+"""A lesson's proof fails when the package's piece is changed: a sign, a scale, a half, a mask.
+
+Each change is one line of the package, written as it stands there; where it no longer stands
+there, the test says so. The lesson's own cells never call the package, so only a proof can fail.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ATTENTION, ROTARY = "zeta_edu/attention.py", "zeta_edu/rotary.py"
+NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
+
+SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
+WRONG_AXIS = (ATTENTION, "return scores.softmax(dim=-1", "return scores.softmax(dim=-2")
+KEYS_AND_VALUES = (BLOCK, "q, k, v, ff = self", "q, v, k, ff = self")
+OUT_SUM = (BLOCK, "return attn_out + self.ff_out(ff)", "return attn_out - self.ff_out(ff)")
+
+CHANGES = {
+    "01": [
+        SCALE_DROPPED,
+        WRONG_AXIS,
+        (ATTENTION, "queries.shape[-1] ** -0.5 if", "queries.shape[-1] ** -1.0 if"),
+        (ATTENTION, "scores = stacked @ keys.mT", "scores = -stacked @ keys.mT"),
+    ],
+    "02": [
+        SCALE_DROPPED,
+        WRONG_AXIS,
+        KEYS_AND_VALUES,
+        (ATTENTION, '"b (kv g) i d -> b kv (g i) d"', '"b (g kv) i d -> b kv (g i) d"'),
+        (BLOCK, '"b n (h d) -> b h n d"', '"b n (d h) -> b h n d"'),
+        (BLOCK, '"b n (kv d) -> b kv n d"', '"b n (d kv) -> b kv n d"'),
+        (BLOCK, '"b h n d -> b n (h d)"', '"b h n d -> b n (d h)"'),
+    ],
+    "03": [
+        (ATTENTION, "return places <= places[", "return places >= places["),
+        (ATTENTION, "return places <= places[", "return places < places["),
+        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
+        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (past, 0))"),
+        (ATTENTION, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
+        (ATTENTION, "return weights.masked_fill(~sees_some, 0.0)", "return weights"),
+        (ATTENTION, "_hide(scores, ~visible & sees_some)", "_hide(scores, visible & sees_some)"),
+        (ATTENTION, "_hide(scores, ~visible).softmax", "_hide(scores, visible).softmax"),
+    ],
+    "04": [
+        (ROTARY, "first * cos - second * sin", "first * cos + second * sin"),
+        (ROTARY, "second * cos + first * sin", "second * cos - first * sin"),
+        (ROTARY, "first, second = x.chunk", "second, first = x.chunk"),
+        (ROTARY, "return 10_000.0 ** (-even / dim_head)", "return 1_000.0 ** (-even / dim_head)"),
+        (ROTARY, "return 10_000.0 ** (-even / dim_head)", "return 10_000.0 ** (even / dim_head)"),
+        (ROTARY, "cos, sin = tables[:, start:stop]", "sin, cos = tables[:, start:stop]"),
+        (ROTARY, "cos, sin = tables[:, start:stop]", "cos, sin = tables[:, : stop - start]"),
+        (ROTARY, "return torch.promote_types(dtype, torch.float32)", "return dtype"),
+    ],
+    "05": [
+        (ROTARY, "return (even + 0.4 * dim_head)", "return (even + 0.5 * dim_head)"),
+        (ROTARY, "/ (1.4 * dim_head)", "/ (1.3 * dim_head)"),
+        (ROTARY, "torch.exp2((distances / scale_base)", "torch.exp2((distances * scale_base)"),
+        (ROTARY, "torch.exp2((distances / scale_base)", "torch.exp2((-distances / scale_base)"),
+        (ROTARY, "decay(start - key_at.clamp(max=last))", "decay(key_at.clamp(max=last) - start)"),
+        (ROTARY, "first * cos - second * sin", "first * cos + second * sin"),
+    ],
+    "06": [
+        (NORM, "return (unit * scale).to(x.dtype)", "return unit.to(x.dtype)"),
+        (NORM, "unit = F.normalize(x.to(precise), dim=-1)", "unit = x.to(precise)"),
+        (NORM, "F.normalize(x.to(precise), dim=-1)", "F.normalize(x.to(precise), dim=0)"),
+        (NORM, "F.normalize(x.to(precise), dim=-1)", "F.normalize(x, dim=-1)"),
+        (BLOCK, "scale=qk_scale if qk_rmsnorm", "scale=1.0 if qk_rmsnorm"),
+        (BLOCK, "l2_normalise(q, self.q_scale), l2", "l2_normalise(q, self.k_scale), l2"),
+        (BLOCK, "if self.qk_rmsnorm:\n            q, k", "if False:\n            q, k"),
+    ],
+    "07": [
+        (
+            NORM,
+            "F.layer_norm(x, self.gamma.shape, self.gamma)",
+            "F.layer_norm(x, self.gamma.shape)",
+        ),
+        (NORM, "F.layer_norm(x, self.gamma.shape, self.gamma)", "x * self.gamma"),
+        (FEED_FORWARD, "value, gate = x.chunk", "gate, value = x.chunk"),
+        (FEED_FORWARD, "return F.silu(gate) * value", "return F.gelu(gate) * value"),
+        (FEED_FORWARD, "return F.silu(gate) * value", "return F.silu(gate) + value"),
+        (BLOCK, "normed = self.norm(x)", "normed = x"),
+        OUT_SUM,
+        (BLOCK, "return attn_out + self.ff_out(ff)", "return x + attn_out + self.ff_out(ff)"),
+        KEYS_AND_VALUES,
+    ],
+}
+
+
+@pytest.mark.parametrize("lesson", CHANGES)
+def test_every_change_of_its_piece_turns_a_lessons_proof_red(lesson: str) -> None:
+    (source,) = (ROOT / "notebooks" / "source").glob(f"{lesson}-*.py")
+    changes = [dict(zip(("file", "old", "new"), change, strict=True)) for change in CHANGES[lesson]]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lessons.proofs", str(source)],
+        input=json.dumps(changes),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    untouched, *outcomes = done.stdout.split("\n")[:-1]
+    assert untouched == "missed", "the proof fails without any change"
+    seen = [
+        f"{change['old']} -> {change['new']}: {outcome}"
+        for change, outcome in zip(changes, outcomes, strict=True)
+        if outcome != "seen"
+    ]
+    assert not seen
