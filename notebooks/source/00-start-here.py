@@ -210,12 +210,12 @@ show_block_map()
 # | lesson | what it is about |
 # |---|---|
 # | [01 attention](01-attention.ipynb) | a dictionary that answers with a mixture |
-# | 02 heads | many small attentions side by side |
-# | 03 masks | what a token may see |
-# | 04 rotary | a sense of place, by turning vectors |
-# | 05 xPos | a sense of place that fades with distance |
-# | 06 qk norm | scores that cannot explode |
-# | 07 feed-forward | the other half of the block, in parallel |
+# | [02 heads](02-heads.ipynb) | many small attentions side by side |
+# | [03 masks](03-masks.ipynb) | what a token may see |
+# | [04 rotary](04-rotary.ipynb) | a sense of place, by turning vectors |
+# | [05 xPos](05-xpos.ipynb) | a sense of place that fades with distance |
+# | [06 qk norm](06-qk-norm.ipynb) | scores that cannot explode |
+# | [07 feed-forward](07-feed-forward.ipynb) | the other half of the block, in parallel |
 # | 08 flash | attention that never writes its table down |
 # | 09 the KV cache | writing on without reading everything again |
 # | 10 LoRA | a small change that teaches a trained model something new |

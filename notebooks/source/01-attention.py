@@ -814,5 +814,5 @@ hint("attention.distance")
 # [arXiv:1410.5401](https://arxiv.org/abs/1410.5401), section 3.3.1.
 #
 # **Next.** One dictionary answers one kind of question at a time.
-# Lesson 02, heads, runs several side by side.
+# [Lesson 02](02-heads.ipynb), heads, runs several side by side.
 # All lessons are on the map of [lesson 00](00-start-here.ipynb).

@@ -134,7 +134,7 @@ def names(name: str, tokens: Any, count: int) -> list[str]:
         if not isinstance(token, str):
             raise TypeError(f"{name}[{index}] must be a str, got {type(token).__name__}")
     if len(tokens) != count:
-        raise ValueError(f"{name} must have {count} entries, as weights has, got {len(tokens)}")
+        raise ValueError(f"{name} must have {count} entries, got {len(tokens)}")
     return list(tokens)
 
 
