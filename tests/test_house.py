@@ -55,7 +55,7 @@ def test_environment_file_asks_for_what_the_project_asks_for() -> None:
 
 def test_constraints_pin_all_that_is_asked_for_and_fit_it() -> None:
     pinned = constraints()
-    for name, wanted in requirements("core", "notebooks", "train", "dev").items():
+    for name, wanted in requirements("core", "notebooks", "train", "dev", "bench").items():
         assert name in pinned, f"{name} is not in constraints.txt"
         assert pinned[name] in wanted.specifier, f"{name} is pinned to {pinned[name]}"
     assert all(version.local is None for version in pinned.values())
