@@ -8,7 +8,9 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from zeta_edu import load_lora
 from zeta_edu.cli import main
 from zeta_edu.lm import load_pretrained
 
@@ -105,7 +107,7 @@ def test_the_card_says_what_the_model_is(folder):
 
 
 def test_the_help_gives_defaults_and_no_empty_ones(capsys):
-    for command in ("train", "generate"):
+    for command in ("train", "finetune", "generate"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
@@ -233,3 +235,200 @@ def test_generation_that_cannot_be_is_said_in_one_sentence(folder, capsys, optio
     capsys.readouterr()
     assert main(shlex.split(f"generate x --model out {options}")) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_task_is_trained_and_told(folder, capsys):
+    assert main(shlex.split(f"train --task sorting --out out {SMALL} {SHORT} --keep 4")) == 0
+    said = capsys.readouterr().out
+    assert "Letters in any order" in said
+    assert re.search(r"8 steps: loss \d\.\d+, accuracy \d+\.\d\d% on 2,048 new lines", said)
+    command = re.search(r"zeta-edu (generate .*)", said)[1]
+    assert main(shlex.split(command)) == 0
+    assert [row["accuracy"] != "" for row in rows(folder / "out" / "log.csv")] == [True, True]
+    card = (folder / "out" / "README.md").read_text()
+    assert re.search(r"    zeta-edu train .*--task sorting", card)
+    assert load_pretrained("out/steps/000004")[0].config["num_tokens"] == 257
+
+
+def test_the_manual_is_a_text_too(folder):
+    train_on = f"train --documentation --out out {SMALL} {SHORT}"
+    assert main(shlex.split(train_on)) == 0
+    assert "topics of Python's manual" in (folder / "out" / "README.md").read_text()
+
+
+def finetune(options="", expect=0):
+    words = f"finetune --model out --text mine --out tuned --batch 4 --length 16 {SHORT} {options}"
+    assert main(shlex.split(words)) == expect
+
+
+def test_an_adapter_is_trained_saved_and_put_on(folder, capsys):
+    train("--steps 30")
+    before = (folder / "out" / "model.safetensors").read_bytes()
+    (folder / "mine" / "0.py").write_text("zebra = 'zebra'\n" * 300)
+    capsys.readouterr()
+    finetune("--steps 40 --rank 2 --lr 0.03")
+    said = capsys.readouterr().out
+    found = re.search(r"(\d\.\d+) bits per byte of held-out text before, (\d\.\d+) with", said)
+    size = (folder / "tuned" / "adapter.safetensors").stat().st_size
+    assert f"saved in tuned, {size / 1000:.1f} kB" in said
+    assert size < 3000
+    assert (folder / "out" / "model.safetensors").read_bytes() == before
+    assert re.search(r"\| held-out text, the model alone", (folder / "tuned/README.md").read_text())
+    assert found[1] != found[2]
+    command = re.search(r"zeta-edu (generate .*)", said)[1]
+    assert "--adapter tuned" in command
+    assert main([*shlex.split(command), "--seed", "1"]) == 0
+    model, _ = load_pretrained("out")
+    tokens = torch.tensor([[1, 2, 3]])
+    alone = model(tokens)
+    difference = load_lora(model, "tuned")(tokens) - alone
+    assert difference.abs().max() > 1e-4
+
+
+def test_a_stopped_finetuning_goes_on(folder, monkeypatch):
+    from zeta_edu.lm import reporting
+
+    train()
+    finetune("--out unbroken")
+    show = reporting.ProgressBar.__call__
+
+    def interrupt(self, progress):
+        show(self, progress)
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.ProgressBar, "__call__", interrupt)
+    finetune(expect=130)
+    monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
+    finetune("--resume")
+    tuned, unbroken = (
+        load_file(folder / out / "adapter.safetensors") for out in ("tuned", "unbroken")
+    )
+    assert tuned.keys() == unbroken.keys()
+    assert all(tuned[name].equal(unbroken[name]) for name in tuned)
+    train("--out other --seed 3")
+    finetune("--resume --model other", expect=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--model nowhere", "no model named 'nowhere'"),
+        ("--text nowhere", "no file or folder at text path"),
+        ("--rank 0", "rank must be a positive integer"),
+        ("--targets q,x", "targets must be some of"),
+        ("--resume", "nothing to resume"),
+    ],
+)
+def test_a_finetuning_that_cannot_be_is_said_in_one_sentence(folder, capsys, options, sentence):
+    train()
+    capsys.readouterr()
+    finetune(options, expect=2)
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_adapter_for_another_model_is_refused_in_one_sentence(folder, capsys):
+    train()
+    finetune()
+    train("--out wide --dim 32")
+    capsys.readouterr()
+    assert main(shlex.split("generate x --model wide --adapter tuned")) == 2
+    assert "adapter.safetensors" in capsys.readouterr().err
+
+
+def test_the_results_are_no_part_of_the_text(folder, capsys):
+    small = f"{SMALL} {SHORT}"
+    assert main(shlex.split(f"train --text . {small}")) == 0
+    assert "3 files to train on" in capsys.readouterr().out
+    assert main(shlex.split(f"train --text . --out second {small}")) == 0
+    assert "3 files to train on" in capsys.readouterr().out
+
+
+def test_a_text_that_changes_meanwhile_changes_nothing(folder, monkeypatch):
+    train("--out unbroken")
+    from zeta_edu.lm import reporting
+
+    show = reporting.ProgressBar.__call__
+
+    def interrupt(self, progress):
+        show(self, progress)
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.ProgressBar, "__call__", interrupt)
+    train(expect=130)
+    monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
+    (folder / "mine" / "0.py").unlink()
+    train("--resume")
+    files = [(folder / out / "model.safetensors").read_bytes() for out in ("out", "unbroken")]
+    assert files[0] == files[1]
+
+
+def test_a_training_stopped_before_its_first_checkpoint_starts_anew(folder, capsys):
+    train("--steps 8")
+    for name in ("training-state.safetensors", "model.safetensors", "README.md"):
+        (folder / "out" / name).unlink()
+    capsys.readouterr()
+    train("--resume")
+    assert "starts anew" in capsys.readouterr().out
+    assert (folder / "out" / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_stays(folder, capsys, monkeypatch):
+    import os
+
+    calls, fsync = [], os.fsync
+
+    def disk_full(number):
+        calls.append(number)
+        if len(calls) == 6:  # tokenizer, tokens twice, facts, the first checkpoint; then this
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    train(expect=2)
+    assert "out/training-state.safetensors: No space left" in capsys.readouterr().err
+    monkeypatch.setattr(os, "fsync", fsync)
+    train("--resume")
+    assert "8 steps, 512 tokens" in capsys.readouterr().out
+
+
+def test_another_tokenizer_in_the_folder_is_told(folder, capsys, text):
+    from zeta_edu.lm import Tokenizer
+
+    train()
+    Tokenizer.train([text], 290).save("out/tokenizer.json")
+    train("--resume", expect=2)
+    assert "has the id" in capsys.readouterr().err
+
+
+def test_a_log_for_tensorboard_or_a_sentence_why_not(folder, capsys, monkeypatch):
+    import types
+
+    points = []
+
+    class Writer:
+        def __init__(self, log_dir, purge_step):
+            points.append(("begin", log_dir, purge_step))
+
+        def add_scalar(self, name, number, step):
+            points.append((name, number, step))
+
+        def close(self):
+            points.append("closed")
+
+    board = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    train("--log tensorboard")
+    assert points[0] == ("begin", "out/tensorboard", 1)
+    assert points[-1] == "closed"
+    steps = [point[2] for point in points[1:-1] if point[0] == "validation/loss"]
+    assert steps == [4, 8]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train("--log tensorboard --out other", expect=2)
+    assert "the tensorboard package is missing" in capsys.readouterr().err
+
+
+def test_fsdp_in_one_process_is_told(folder, capsys):
+    train("--fsdp", expect=2)
+    assert "--fsdp needs several processes" in capsys.readouterr().err

@@ -102,7 +102,8 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
     ...     lora_names(load_lora(fresh, f"{folder}/poems.safetensors", "poems"))
     ['poems']
     """
-    path = existing_file("path", path)
+    folder = isinstance(path, str | Path) and Path(path).is_dir()
+    path = existing_file("path", Path(path) / ADAPTER if folder else path)
     tensors, texts = read_tensors(path)
     settings = _settings(texts, path)
     ranks = {t.shape[1] for place, t in tensors.items() if place.endswith(".A") and t.ndim == 2}

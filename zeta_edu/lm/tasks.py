@@ -55,7 +55,7 @@ class Task:
 
         >>> tokens, determined = TASKS["induction"].examples(4, seed=0, step=0)
         >>> tokens.shape, determined.shape
-        (torch.Size([4, 33]), torch.Size([4, 32]))
+        (torch.Size([4, 25]), torch.Size([4, 24]))
         """
         random = np.random.default_rng([seed, step])
         tokens = np.zeros((batch_size, self.length + 1), dtype=np.int64)
@@ -172,14 +172,14 @@ def find_task(name: str) -> Task:
 
 
 def repeated(random: np.random.Generator) -> Line:
-    """Draw letters, none twice, and repeat them to the end of the line.
+    """Draw 4 to 8 of 16 letters, none twice, and repeat them to the end of the line.
 
     The period differs from line to line, so that no fixed distance tells where to look. A letter
     is determined once its predecessor has been seen before: that predecessor's successor.
     """
-    period = int(random.integers(8, 17))
-    text = "".join(random.permutation(list(string.ascii_lowercase))[:period])
-    length = 32
+    period = int(random.integers(4, 9))
+    text = "".join(random.permutation(list(string.ascii_lowercase[:16]))[:period])
+    length = 24
     return (text * length)[:length], [position > period for position in range(length)]
 
 
@@ -223,7 +223,7 @@ def _with_answer(text: str, answer: str) -> Line:
 TASKS = {
     task.name: task
     for task in (
-        Task("induction", 32, False, repeated, "A line repeats: what came after this before?"),
+        Task("induction", 24, False, repeated, "A line repeats: what came after this before?"),
         Task("brackets", 32, True, brackets, "Brackets have opened: close those still open."),
         Task("recall", 33, True, recall, "Letters had digits: which digit had this letter?"),
         Task("sorting", 26, True, sorting, "Letters in any order: give them in the alphabet's."),
