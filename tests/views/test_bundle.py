@@ -33,7 +33,8 @@ def test_json_refuses_what_a_browser_cannot_read() -> None:
 def test_no_name_is_declared_in_two_modules() -> None:
     declared = [name for path in FOLDER.glob("*.js") for name in DECLARED.findall(path.read_text())]
     assert len(declared) > 30
-    assert sorted(declared) == sorted(set(declared) | {"widget"})
+    others = [name for name in declared if name != "widget"]  # one in the last file of each view
+    assert sorted(others) == sorted(set(others))
 
 
 def test_every_import_names_what_its_module_exports_and_stands_on_one_line() -> None:
