@@ -10,7 +10,7 @@
 # and without it.
 # At the end you prove that your heads are those of a `TransformerBlock` with `qk_rmsnorm=True`.
 #
-# It takes about 50 minutes to read and 40 seconds to run.
+# It takes about 50 minutes to read and 30 seconds to run.
 # You need lessons 01 to 04: attention, heads, masks, rotary. Lesson 05, xPos, is touched once.
 
 # %%
@@ -108,7 +108,7 @@ style.show(
 #
 # It happens in earnest.
 # The training of a vision transformer of 8 billion parameters diverged after a few thousand
-# steps; its authors found huge logits, and weights near one-hot with an entropy near 0
+# steps; its authors found huge logits, and weights almost all on one key, with an entropy near 0
 # (ViT-22B, section 2).
 # Others made small models diverge in the same way, by large step sizes (Wortsman et al. 2023).
 
@@ -615,9 +615,12 @@ def train(model, rate, optimiser=torch.optim.Adam, steps=120):
 
 
 # %% [markdown]
+# The loss is the cross-entropy: minus the logarithm of the probability that the model gives to the
+# right answer.
 # Guessing costs ln 8 = 2.08.
 # We call a copy taught when its loss over the last 20 steps is below 0.5.
-# Each setting trains at four step sizes, with the optimiser Adam, which most models use.
+# Each setting trains at four step sizes, with the optimiser Adam, which most models use: it moves
+# each number by about the step size, however small its gradient.
 # First the ordinary start; then queries and keys that have grown by 8.
 # The table has the three smaller step sizes, the picture below all four.
 
