@@ -171,8 +171,8 @@ print([round(zeta, 3) for zeta in zetas(4).tolist()])
 # What is γ for? At the fast end the line starts at ζ₀ = γ / (1 + γ).
 # Without γ that is 0, and the fastest pair would be gone at any distance but 0.
 # With a large γ all ζ are near 1, and nothing fades.
-# The straight line and the 0.4 are a choice that the authors of xPos made and tried out; no theorem
-# demands them.
+# The straight line and the 0.4 are the choice of the authors of xPos; nothing said so far demands
+# just these.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3))
@@ -474,8 +474,8 @@ class Stack:
 '''
 
 # %% [markdown]
-# A *hook* is a function that PyTorch calls when a layer has run. This one keeps what the fused
-# projection of the third block gives out: queries of six heads, then keys of one.
+# A *hook* is a function that PyTorch calls when a layer has run. This one keeps what the *one
+# projection* of the map gives out in the third block: queries of six heads, then keys of one.
 
 # %%
 model, tokenizer = load_pretrained("python-small")
