@@ -8,10 +8,11 @@
 #
 # In this lesson you cut a vector into heads, let each head attend on its own, and join them again.
 # Then you let several heads share their keys and values, which makes a model's memory smaller.
-# At the end you prove that your module is the attention inside `zeta_edu.TransformerBlock`.
+# Then you prove that your module is the attention inside `zeta_edu.TransformerBlock`.
 #
 # It takes about 40 minutes to read and 20 seconds to run.
-# You need the function of lesson 01, attention, and matrix products.
+# You need the function `attention` of lesson 01, and matrix products.
+# One short argument uses a derivative; its result is measured as well.
 
 # %%
 import math
@@ -73,6 +74,7 @@ print("3 - 7:", round(attention(both, places, numbers.flip(0)).item(), 2))
 # Whatever comes behind this head cannot tell the two lines apart.
 #
 # Two heads can. Each has a query of its own: one asks for the left neighbour, one for the right.
+# They read the same keys and values.
 
 # %%
 left_and_right = torch.tensor([[[20.0, 0.0, 0.0]], [[0.0, 0.0, 20.0]]])  # (2 heads, 1, 3)
@@ -122,9 +124,9 @@ def squared_error(share):
 
 # %% [markdown]
 # On paper: the answer misses *a* − *b* by $(m w - 1) \, a + (m (1 - w) + 1) \, b$.
-# Since *a* and *b* are independent, of mean 0 and variance 1, the mean square of that is
-# $(m w - 1)^2 + (m (1 - w) + 1)^2$.
-# It is least at $m = (2w - 1) / (w^2 + (1 - w)^2)$, and there it is
+# Since *a* and *b* are independent, of mean 0 and variance 1, the mean of *ab* is 0, those of *a*²
+# and *b*² are 1, and the mean square is $(m w - 1)^2 + (m (1 - w) + 1)^2$.
+# The derivative in *m* is 0 at $m = (2w - 1) / (w^2 + (1 - w)^2)$; there the mean square is least,
 #
 # $$2 - \frac{(2w - 1)^2}{w^2 + (1 - w)^2}.$$
 
@@ -134,11 +136,11 @@ for share in (0.0, 0.25, 0.5, 0.75, 1.0):
     print(f"share {share:4}   error {squared_error(share):.1f}   formula {formula:.1f}")
 
 # %% [markdown]
-# The error is never below 1, and there is nothing to choose but which number to forget.
+# The error is never below 1, and it is 1 only where one of the two numbers is forgotten.
 # An even share is worst: saying 0 each time would do as well.
 #
-# Move the share and watch the answers.
-# On the dotted line they would be right.
+# Move the share and watch the answers, one dot for each pair of numbers.
+# On the dotted lines they would be right, as those of two heads are.
 # (In a page without a running Python you see the picture for one share only.)
 
 
@@ -149,15 +151,16 @@ def draw_share(share):
     left.axline((0, 0), slope=1, color="black", ls=":")
     left.set(xlabel="wanted: a − b", ylabel="one head's answer", xlim=(-5, 5), ylim=(-5, 5))
     shares = torch.linspace(0, 1, 41).tolist()
-    right.plot(shares, [squared_error(s) for s in shares], color=style.QUERY)
-    right.plot(share, squared_error(share), "o", color=style.QUERY, label="one head")
-    right.plot([0, 1], [0, 0], color=style.OUTPUT, label="two heads", clip_on=False)
-    right.set(xlabel="share on the left number", ylabel="mean squared error", ylim=(0, 2.2))
+    right.plot(shares, [squared_error(s) for s in shares], color=style.OUTPUT, label="one head")
+    right.plot(share, squared_error(share), "o", color=style.OUTPUT, label="this share")
+    right.plot([0, 1], [0, 0], color="black", ls=":", label="two heads")
+    right.set(xlabel="share on the left number", ylabel="mean squared error", ylim=(-0.1, 2.2))
     right.legend(loc="center")
     style.show(
         figure,
-        alt=f"Left: one head's best answers with share {share:.2f} against the wanted ones. "
-        "Right: its error, 2 at an even share and 1 at both ends; two heads have none.",
+        alt=f"Left: one head's best answers with share {share:.2f} against the wanted ones, far "
+        "off the line where they would be right. Right: its error over the share, a hill from 1 "
+        "at both ends to 2 in the middle; two heads have none.",
     )
 
 
@@ -166,9 +169,10 @@ slider = FloatSlider(0.8, min=0, max=1, step=0.05, continuous_update=False)
 _ = interact(draw_share, share=slider)
 
 # %% [markdown]
-# This argument is about weights that go by place, as ours do.
-# Weights may depend on the numbers too, and then more is possible; but one head still hands over
-# one average, and its weights are still not negative.
+# This argument is about weights that do not see the numbers, and values that do not know their
+# place, as ours are.
+# Otherwise more is possible; but one head still hands over one average, and its weights are still
+# not negative.
 #
 # Here are two heads on a longer line.
 # Every minus asks left in head 0 and right in head 1.
@@ -188,7 +192,8 @@ attention_view(weights[None], tokens, layer=0, head=0, query=1)
 
 # %% [markdown]
 # Choose head 1, and every minus looks to the other side.
-# Mix the numbers, subtract, and all three are solved.
+# (There is one layer here, and `None` gave it its axis.)
+# Mix the numbers, subtract, and all three are solved, to a tenth.
 
 # %%
 numbers = torch.tensor([[float(token) if token.isdigit() else 0.0] for token in tokens])
@@ -280,7 +285,7 @@ w_q, w_k, w_v, w_out = torch.randn(4, 8, dim, dtype=torch.double) / math.sqrt(di
 
 # %% [markdown]
 # First as a loop.
-# Each head has four rows of each matrix to itself, and attends as if it were alone.
+# Each head has four rows of `w_q`, `w_k` and `w_v` to itself, and attends as if it were alone.
 
 # %%
 mixes = []
@@ -319,7 +324,7 @@ torch.allclose(added, output)
 
 # %% [markdown]
 # Remember this when you look at heads: each adds its own part to the output, and no head sees
-# what another has found.
+# what the others beside it have found; only the next layer sees it.
 #
 # Do more heads cost more?
 # One head of 512 numbers, or 8 heads of 64: the matrices have the same 512 rows.
@@ -348,11 +353,11 @@ for heads, d in ((1, 512), (8, 64), (64, 8)):
 # A model that writes keeps the keys and values of all tokens so far, so that it need not compute
 # them again for each new one.
 # This store is the *KV cache*, and lesson 09 builds it.
-# Each new token has to read all of it, and moving those numbers is what makes writing slow
+# Each new token has to read all of it, and moving those numbers is often what makes writing slow
 # (Shazeer, who introduced the sharing; references below).
 #
-# Let 4 query heads share 2 heads of keys and values: query heads 0 and 1 read the first pair,
-# query heads 2 and 3 the second.
+# Let 4 query heads share 2 heads of keys and 2 of values: query heads 0 and 1 read the first of
+# each, query heads 2 and 3 the second.
 
 # %%
 heads, kv_heads, d = 4, 2, 3
@@ -457,7 +462,7 @@ for kv_heads in (8, 2, 1):
 # By hand, for 8 heads of 64 and `dim` = 512: a query matrix has 512 · 512 = 262,144 parameters,
 # and so has `out`.
 # With 2 key/value heads, the key matrix has 2 · 64 · 512 = 65,536, a quarter.
-# A token leaves 2 · (64 + 64) = 256 numbers, which is 512 bytes at 2 bytes each.
+# A token leaves 2 · (64 + 64) = 256 numbers, which is 512 bytes at 16 bits, or 2 bytes, each.
 
 # %%
 for kv_heads in (8, 4, 2, 1):
@@ -471,14 +476,14 @@ for kv_heads in (8, 4, 2, 1):
 # So it is the cache that sharing is for.
 #
 # In the view below, point at a query head to see what it reads.
-# Then choose another number of key/value heads, and make the text longer.
+# Then choose another number of key/value heads, and more tokens in the cache.
 
 # %%
 heads_view(8, 2)
 
 # %% [markdown]
-# Here are the sizes of a large model, PaLM: 118 layers, 48 heads of 256 numbers, and one
-# key/value head (references below).
+# Here are the sizes of a large model, PaLM: 118 layers, tokens of 18,432 numbers, 48 heads of 256,
+# and one key/value head (references below).
 # For one text of 2,048 tokens, at 2 bytes a number, its cache takes 247 MB.
 # Choose 48 and read what multi-head attention would have taken.
 
@@ -488,7 +493,8 @@ heads_view(48, 1, dim_head=256, dim=18432, layers=118, context=2048)
 # %% [markdown]
 # ## What sharing gives up
 #
-# Every shared attention *is* a multi-head attention: one whose heads happen to be equal.
+# Every shared attention *is* a multi-head attention: one in which the key/value heads of a group
+# happen to be equal.
 # Copy the rows of the shared matrices, and the output stays the same.
 # (`state_dict` is PyTorch's dictionary of a module's weights, by name.)
 
@@ -506,7 +512,7 @@ x = torch.randn(1, 6, 16)
 torch.allclose(full(x), shared(x), atol=1e-6)
 
 # %% [markdown]
-# The other way round it does not work: heads that differ cannot share.
+# The other way round it does not work in general: heads that differ need keys of their own.
 # In training, a shared key head is pulled by all its readers at once.
 # Its gradient is the sum of those of the copies.
 
@@ -519,7 +525,8 @@ torch.allclose(summed, shared.to_k.weight.grad, atol=1e-5)
 
 # %% [markdown]
 # How much a trained model loses by sharing cannot be computed, only measured.
-# The papers below report a small loss with a single key/value head, and next to none with a few.
+# With a single key/value head Shazeer reports a minor loss, and PaLM's authors none.
+# With a few, Ainslie et al. report a quality close to multi-head (references below).
 
 # %% [markdown]
 # ## The proof
@@ -533,6 +540,7 @@ torch.allclose(summed, shared.to_k.weight.grad, atol=1e-5)
 # The block holds more than attention, and the rest is kept out: `causal=False` means no mask, the
 # feed-forward half gets a matrix of zeros, and the rotary step (lesson 04) is replaced by one that
 # does nothing.
+# Qk norm (lesson 06) is off unless asked for, and without a mask there is no xPos (lesson 05).
 # The norm in front stays, so your module gets the normed input too.
 
 # %% tags=["proof"]
@@ -573,7 +581,7 @@ for heads, kv_heads in ((1, 1), (6, 6), (6, 3), (6, 2), (6, 1)):
     fused, block_out = block.fused_attn_ff_proj.weight, block.attn_out.weight
     module = HeadedAttention(16, 4, heads, kv_heads).double()
     matrices = [part.weight for part in (module.to_q, module.to_k, module.to_v, module.out)]
-    copied = (*fused.split(block.fused_dims)[:3], block_out)
+    copied = (*fused.split(block.fused_dims)[:3], block_out)  # q, k, v, out
     for ours, theirs in zip(matrices, copied, strict=True):
         ours.data.copy_(theirs)
     x = torch.randn(2, 7, 16, dtype=torch.double, requires_grad=True)
@@ -650,7 +658,7 @@ print(f"right: below 1e-5: {right_error < 1e-5}   wrong: {wrong_error:.1f}")
 
 # %% [markdown]
 # To do it by hand, cut the last axis first, which leaves every number in its token, and then swap
-# the two axes.
+# the axes of tokens and heads.
 
 # %%
 by_hand = x.view(n, heads, d).transpose(0, 1)  # (3, 2, 4), then (2, 3, 4)
@@ -661,7 +669,7 @@ torch.equal(by_hand, split)
 #
 # `repeat_interleave` copies each entry in place: heads 0, 0, 1, 1.
 # `repeat` copies the whole row of heads: 0, 1, 0, 1.
-# The shapes are the same, and each key head serves as many query heads.
+# The shapes are the same, and each key head serves as many query heads as before.
 
 
 # %%
@@ -684,7 +692,7 @@ for kv_heads in (8, 4, 2, 1):
 # With as many key heads as query heads nothing is copied, and with a single one there is nothing
 # to mix up.
 # So a test of these two cases sees nothing.
-# Between them, half of the query heads or more read the keys and values of another group.
+# Between them, half of these query heads or more read the keys and values of another group.
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.4, 3), width_ratios=(2, 2, 5))
@@ -710,8 +718,8 @@ mended = wrongly_shared(queries[order], keys, values)
 torch.allclose(mended, shared_attention(queries, keys, values)[order], atol=1e-6)
 
 # %% [markdown]
-# So it is the same attention with its query heads renamed, and a model trained that way is none
-# the worse.
+# So it is the same attention with its query heads renamed.
+# A model trained that way starts from random heads, which have no order, and is none the worse.
 # The mistake shows when weights come from elsewhere: they were trained to be read in runs.
 # That is why an order has to be agreed on, and why the proof copies the weights of a whole block.
 
@@ -791,7 +799,8 @@ hint("heads.join")
 #
 # Difficulty ★★☆, 15 minutes.
 # Write attention for queries (..., heads, n, d), keys and values (..., kv_heads, m, d), where
-# query heads in a row share a key head.
+# query heads in a row share a key/value head; kv_heads divides heads.
+# The result is (..., heads, n, d).
 # Use what you like, but not `shared_attention` itself.
 # The scores are divided by √d, as ever.
 
@@ -825,8 +834,8 @@ hint("heads.shared")
 # ### 4. From many to few
 #
 # Difficulty ★★★, 15 minutes.
-# A trained multi-head model can be turned into a grouped one: the matrices of the heads of a
-# group are averaged, and then it is trained a little more.
+# A trained multi-head model can be turned into a grouped one: the key matrices of the heads of a
+# group are averaged, so are their value matrices, and then it is trained a little more.
 # `weight` (h · 4, dim) is the key matrix of h heads of 4 numbers, h even.
 # Return the key matrix of 2 heads, (2 · 4, dim): the first is the average of the first h / 2
 # heads, the second that of the others.
@@ -865,10 +874,10 @@ hint("heads.average")
 # One head hands over one average; two heads hand over two, side by side, and the matrix *out*
 # decides what to make of them.
 # Splitting cuts the vector of each token into heads and makes the head a leading axis.
-# Merging undoes it, and the heads add up.
+# Merging undoes it, and in *out* the heads add up.
 # Query heads in a row may share their keys and values: multi-head, grouped-query and multi-query
 # attention are one function.
-# Sharing saves some parameters and most of the cache.
+# Sharing saves some parameters and, with few key/value heads, most of the cache.
 #
 # **References.**
 # Multi-head attention: Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
@@ -876,7 +885,7 @@ hint("heads.average")
 # rows A, for how many.
 # Multi-query attention: Shazeer 2019, [arXiv:1911.02150](https://arxiv.org/abs/1911.02150),
 # section 3; its abstract for what slows writing down.
-# Grouped-query attention, and averaging the heads of a trained model: Ainslie et al. 2023,
+# Averaging the heads of a trained model, and grouped-query attention: Ainslie et al. 2023,
 # [arXiv:2305.13245](https://arxiv.org/abs/2305.13245), sections 2.1 and 2.2.
 # PaLM and its sizes: Chowdhery et al. 2022, [arXiv:2204.02311](https://arxiv.org/abs/2204.02311),
 # section 2 and table 1.
