@@ -46,13 +46,13 @@ n = len(tokens)
 places = torch.eye(n)  # (8, 8): row i has its 1 in column i
 
 # %% [markdown]
-# Let every query ask for the place after its own, loudly; the last one asks for the first.
+# Let every query ask for the place after its own, loudly, and the last one for the first.
 # Which token gets most of its attention?
 
 # %%
 queries = 20 * places.roll(1, dims=1)  # row i asks for column i + 1
 weights = (queries @ places.T / math.sqrt(n)).softmax(dim=-1)  # (query, key)
-for token, row in zip(tokens[:4], weights, strict=False):
+for token, row in zip(tokens[:-1], weights, strict=False):
     best = row.argmax()
     print(f"{token:>5} is handed {tokens[best]:5}  (weight {row[best]:.2f})")
 
@@ -62,6 +62,7 @@ for token, row in zip(tokens[:4], weights, strict=False):
 # And it is worth nothing: when the model writes, the next token is not there to be looked at.
 #
 # So each token may see itself and what came before, and no more.
+# This rule is called *causal*.
 
 # %% [markdown]
 # ## Row by row
@@ -88,7 +89,7 @@ weigh_row_by_row(torch.zeros(4, 4))
 # ## Minus infinity
 #
 # The loop takes a softmax for each row. We want one for the whole table.
-# A key drops out of a softmax by itself, if its power is 0.
+# A key drops out of a softmax by itself, if its *power*, e to its score, is 0.
 # With $m_j = 1$ for a key that is seen and 0 for one that is not, we want
 #
 # $$w_j = \frac{m_j \, e^{s_j}}{\sum_k m_k \, e^{s_k}}.$$
@@ -99,9 +100,10 @@ weigh_row_by_row(torch.zeros(4, 4))
 math.exp(-math.inf)
 
 # %% [markdown]
-# And any number plus −∞ is −∞.
+# And any finite number plus −∞ is −∞.
 # So a mask is a table to *add* to the scores: 0 where a query may see a key, −∞ where not.
 # A query may see a key whose position is not larger than its own.
+# `positions[:, None]` is a column, so each row of the table belongs to a query.
 
 # %%
 positions = torch.arange(4)
@@ -131,7 +133,7 @@ torch.allclose((scores + as_added(causal)).softmax(dim=-1), weigh_row_by_row(sco
 
 # %% [markdown]
 # Here are the scores, the mask and the weights.
-# What is hidden is hatched.
+# What is hidden is hatched; among the scores, green is above 0 and brown below.
 # Move over the tables: the cursor is in all three at once, and the sentence below says what
 # happens in its cell.
 # Switch *causal* off to see what the mask did; padding and cache have their turn soon.
@@ -160,23 +162,24 @@ axes.set_xticklabels(tokens)
 style.show(
     figure,
     alt="Bars: the sums of the weights of eight queries when hidden weights are set to 0 after "
-    "the softmax. All but the last are below 1.",
+    "the softmax. The first four are below 0.15, the fifth is 0.44, the next two are just below "
+    "1, and the last is 1.",
 )
 
 # %% [markdown]
-# The rows no longer sum to 1.
+# Only the last query, which sees all keys, keeps its 1; `3` nearly does: its hidden keys fit badly.
 # What is missing has gone to hidden keys, so the sum itself tells about the future: the more a
 # later token would fit, the less is left.
 # We come back to this [leak](#What-goes-wrong:-a-mask-that-leaks).
 #
-# Dividing each row by its sum mends it, on paper: it is the formula above, multiplied by the same
-# number above and below the line.
+# Dividing each row by its sum mends it, on paper: it is the formula above, with both parts of
+# the fraction divided by the sum of all powers.
 
 # %%
 torch.allclose(after / sums[:, None], weigh_row_by_row(scores))
 
 # %% [markdown]
-# In a computer it breaks when a hidden score is large.
+# In a computer it breaks when a hidden score is far above the others.
 # Its power outgrows the others so far that their weights are rounded to 0; then 0 is divided by 0.
 # That gives NaN, which stands for *not a number*.
 
@@ -188,8 +191,9 @@ print("after: ", after / after.sum())
 print("before:", row.masked_fill(~may, -math.inf).softmax(dim=-1))
 
 # %% [markdown]
-# With −∞ before the softmax, a hidden score has no say, whatever it is.
-# That is why masks are added to scores.
+# Here −∞ is filled in instead of added; for finite scores that is the same.
+# With −∞ before the softmax, a hidden score has no say, however large it is.
+# That is why the mask comes before the softmax.
 
 # %% [markdown]
 # ## Padding
@@ -246,19 +250,19 @@ axes[1, 0].set_ylabel("padded left\nqueries", color=style.QUERY)
 style.show(
     figure,
     alt="Six masks of 8 by 8. Padded on the right, a triangle with its last columns hidden; padded "
-    "on the left, a smaller triangle in the bottom-right corner, and whole rows hidden above it.",
+    "on the left, a smaller triangle in the bottom-right corner, and whole rows hidden above it. "
+    "The text of 8 tokens needs no padding: a full triangle both times.",
 )
 
 # %% [markdown]
 # A row is a query, from top to bottom. It sees the white cells; the hatched ones are hidden.
 # With padding on the right, the real tokens see what they would see without it: padding comes
 # later, and is hidden from them anyway.
+# The rows below are queries of the padding itself; nobody reads their answers.
 #
 # With padding on the left they would see it, but for the mask.
-# Why would anyone put it there?
-# Because of writing.
-# The next token is put at the right end, and with padding on the left all texts end in the same
-# column.
+# It is put there for writing: the next token goes to the right end, and with padding on the left
+# all texts end in the same column.
 # But look at the upper rows of the small triangles.
 
 # %% [markdown]
@@ -276,7 +280,7 @@ torch.full((3,), -math.inf).softmax(dim=-1)
 # What should the weights be?
 # They cannot sum to 1, since no key may have any.
 # The only weights that give nothing to hidden keys are zeros, and the answer is then a vector of
-# zeros: this query learns nothing.
+# zeros: this query is handed nothing.
 #
 # A common way out is a very low number in the place of −∞.
 # Let us see what it says to a query with nothing to see.
@@ -286,15 +290,14 @@ low = torch.tensor([1.0, 2.0, 3.0]) - 1e9
 low.softmax(dim=-1)
 
 # %% [markdown]
-# The scores were 1, 2 and 3, but beside a billion the computer's numbers have no room for them.
+# The scores were 1, 2 and 3, but near −10⁹ the numbers of float32 lie 64 apart: all are now equal.
 # The query spreads its attention evenly over what it should *not* see.
 # There is no NaN, and no sign that something is wrong.
 #
 # Here is a way to zeros.
 # Leave an empty row unmasked, so that softmax has something to work on, and set its weights to 0
 # afterwards.
-# For such a row we may do this after the softmax: all of it is hidden, so there is nothing to
-# divide.
+# For such a row this needs no division afterwards: nothing is left that should sum to 1.
 
 
 # %%
@@ -314,6 +317,7 @@ masked_softmax(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]]), three)
 # The first row is zeros. In the second, two keys have even scores, and the third is hidden.
 #
 # Its gradients are finite as well: `masked_fill` hands none to what it has filled.
+# (The sine is there because the plain sum of the second row is always 1, and has no slope.)
 
 # %%
 some_scores = torch.randn(2, 3, requires_grad=True)
@@ -322,8 +326,8 @@ some_scores.grad
 
 # %% [markdown]
 # This is the line from the beginning with its first three tokens replaced by padding.
-# The hatched sums on the right are 0.
-# Put the padding on the other side, and no query is left without a key.
+# The rows of the padding are hatched all through, and sum to 0.
+# Switch *padding on the* to right, and no query is left without a key.
 
 # %%
 mask_view(scores, tokens=tokens, padding=3)
@@ -333,6 +337,7 @@ mask_view(scores, tokens=tokens, padding=3)
 #
 # Now put the masks into the attention of lesson 01.
 # A mask that comes from outside, such as padding, is an argument; the causal one is made here.
+# In these two functions `queries` and `keys` are numbers: how many there are.
 
 
 # %%
@@ -416,7 +421,7 @@ for length in range(1, 1001):
 print("asked for 1000 masks, built", len(masks.sizes), "squares:", *masks.sizes)
 
 # %% [markdown]
-# What is cut off is not copied: it is the same memory, seen through a smaller window.
+# What is cut out is not copied: it is the same memory, seen through a smaller window.
 
 # %%
 places = [mask.untyped_storage().data_ptr() for mask in (masks(5), masks.square)]
@@ -426,6 +431,7 @@ print("in the same place:", places[0] == places[1])
 # All the squares together are 4/3 of the last one at most: each has four times the entries of the
 # one before, and 1 + 1/4 + 1/16 + … is 4/3.
 # Here is the work, in entries computed, for a text that grows token by token.
+# A square is built when the text outgrows the one before, which is half as long.
 
 # %%
 grown = range(1, 257)
@@ -489,6 +495,7 @@ print("the last 1 to 8 tokens: as in the whole text")
 # A mask that is kept serves here too.
 # Between the new tokens it is a square, and everything in the cache is before all of them: put
 # True in front.
+# (Our `attention` makes a new mask each time, to stay short.)
 
 # %%
 square, past = masks(2), 3
@@ -529,6 +536,7 @@ def causal_self_attention(x):
 
 # %% [markdown]
 # Choose the token to be changed. Python computes both attentions anew.
+# (In a page without a running Python you see the picture for one token only.)
 
 
 # %%
@@ -630,7 +638,7 @@ print("the same for a whole text:", torch.equal(top_left_mask(6, 6), causal_mask
 # One new token with five before it sees the first key, and nothing else, not even itself.
 # Its answer is the first token's value.
 #
-# PyTorch's own attention counts this way, if you give it one query and ask for `is_causal`.
+# PyTorch's own attention counts this way too, if you ask for `is_causal`; here with one query.
 
 # %%
 q, k, v = torch.randn(3, 1, 1, 6, 4)  # each (1 text, 1 head, 6 tokens, 4)
@@ -639,8 +647,8 @@ torch.allclose(step[0, 0, 0], v[0, 0, 0])
 
 # %% [markdown]
 # No error, no NaN, and a test on whole texts passes.
-# The symptom comes only when the model writes: each token alone answers as it does not in the
-# whole text.
+# The symptom comes only when the model writes: a new token does not get the answer that it gets
+# in the whole text.
 
 # %%
 whole = attention(q, k, v, causal=True)[0, 0]  # (6, 4)
@@ -688,9 +696,10 @@ print("NaN after two layers:", f"{second.isnan().float().mean():.0%}")
 # %% [markdown]
 # In the second layer the padding has NaN for a key and for a value.
 # Its score is NaN, and NaN − ∞ is NaN: the mask cannot hide it.
+# Filling in −∞ would hide the score, but not the value: weight 0 times NaN is NaN.
 #
 # A quick repair comes to mind: put 0 wherever there is NaN in the weights.
-# The answers are then right.
+# The weights are then right: zeros in the empty rows, and the others as they were.
 # Now look at the gradients, although the loss takes the answers of real tokens only.
 
 
@@ -727,11 +736,12 @@ style.show(
 )
 
 # %% [markdown]
-# Red is NaN.
+# Red is NaN; elsewhere darker is larger, and the padding's rows are exactly 0.
 # The gradient of softmax, from lesson 01, has the weights as factors.
 # Softmax keeps its own weights for this, the ones before the repair, and NaN times 0 is NaN.
 # Every key has met the empty queries, so the NaN reaches all tokens.
-# In a model, one step of training then turns the matrices that make queries and keys into NaN.
+# In a model, the matrices that make queries and keys get gradients summed over all tokens, so one
+# step of training turns them into NaN.
 #
 # In ours the softmax never meets an empty row.
 
@@ -740,7 +750,7 @@ style.show(
 #
 # Back to the mask after the softmax, without dividing.
 # Every hidden weight is 0, and a picture of the weights looks as it should.
-# The test for looking ahead is not taken in.
+# The test for looking ahead is not deceived.
 
 
 # %%
@@ -762,7 +772,7 @@ for axes, (name, table) in zip(all_axes, tables.items(), strict=True):
     axes.set(title=f"masked {name}", xlabel="changed token", ylabel="answer")
     axes.set_xticks(range(8), tokens, rotation=90)
     axes.set_yticks(range(8), tokens)
-figure.colorbar(image, ax=all_axes, label="how far the answer moves")
+figure.colorbar(image, ax=all_axes, label="how far the answer moves", extend="max")
 style.show(
     figure,
     alt="Two tables of 8 answers by 8 changed tokens. Masked before the softmax, all above the "
@@ -775,7 +785,7 @@ for name, table in tables.items():
     print(f"masked {name:14}: moved in the past, at most {ahead.max():.2f}")
 
 # %% [markdown]
-# Grey is exactly zero.
+# Grey is exactly zero; even the palest colour is not.
 # Masked after the softmax, a later token cannot be read, but it can be felt: the better it fits,
 # the smaller the answer.
 # Training can use such a hint, and then the model's guesses look better than they are.
@@ -791,7 +801,7 @@ for name, table in tables.items():
 # ### 1. From tokens to a mask
 #
 # Difficulty ★☆☆, 5 minutes.
-# `tokens` (batch, n) holds the numbers of tokens, and 0 is padding, on either side.
+# `tokens` (batch, n) holds the number that stands for each token; 0 is padding, on either side.
 # Return a mask (batch, 1, n, n): True where a query may see a key, which is neither padding nor
 # later than the query.
 
@@ -827,7 +837,7 @@ hint("masks.padding")
 # Difficulty ★★☆, 10 minutes.
 # In some models a token sees only the nearest past, so that long texts cost less.
 # Return a mask (query, key) that is True for a token itself and for the two before it.
-# `queries` (m, d) are the last of the positions of `keys` (n, d).
+# `queries` (m, d) stand at the last m of the n positions of `keys` (n, d).
 
 
 # %% tags=["exercise"]
@@ -946,10 +956,10 @@ hint("masks.softmax")
 # **References.**
 # Masking later positions by −∞ before the softmax: Vaswani et al. 2017,
 # [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), section 3.2.3.
-# A window of earlier tokens: Beltagy et al. 2020, "Longformer",
+# A window of near tokens, there on both sides: Beltagy et al. 2020, "Longformer",
 # [arXiv:2004.05150](https://arxiv.org/abs/2004.05150), section 3.1.
 #
 # **Next.** The causal mask is the only thing so far that tells the attention about order, and it
 # says little: earlier or later, not how far.
-# Lesson 04, rotary, gives every token a place.
+# [Lesson 04](04-rotary.ipynb), rotary, gives every token a place.
 # All lessons are on the map of [lesson 00](00-start-here.ipynb).
