@@ -5,8 +5,8 @@
 # Most of a block's weights do something else: they work on each token by itself.
 # **What does a token do with its own numbers, and must it wait for attention first?**
 #
-# In this lesson you build the rest of the block: layer norm, the gated feed-forward, and the one
-# matrix that serves queries, keys, values and feed-forward together.
+# In this lesson you build what stands around attention: layer norm, the gated feed-forward, and
+# the one matrix that serves queries, keys, values and feed-forward together.
 # Then attention and feed-forward run side by side, and you prove that this is the block that
 # `zeta_edu` ships.
 #
@@ -110,8 +110,8 @@ variance = sum(number**2 for number in centred) / len(centred)
 # %% [markdown]
 # For many tokens, the same along the last axis.
 # Two things are added.
-# A small number *eps* stands beside the variance, so that a token of equal numbers gives 0/√eps,
-# which is 0, instead of 0/0.
+# A small number *eps*, ε in the formula, is added to the variance, so that a token of equal
+# numbers gives 0/√ε, which is 0, instead of 0/0.
 # And each feature is multiplied by a learned factor, its **gain** γ (gamma), since not every
 # feature should be equally large.
 # For a vector x of d numbers with mean μ,
@@ -132,11 +132,11 @@ layer_norm(torch.tensor([[1.0, 2, 3, 6], [7, 7, 7, 7]]), torch.ones(4))
 # %% [markdown]
 # Usually a learned number is added at the end, the *bias*.
 # PaLM, a large language model of 2022, leaves biases out of all its layers, and so do we; its
-# authors report that training became more stable.
+# authors report that this made the training of large models more stable.
 #
 # What does the norm take away?
-# Adding a number to a whole vector changes nothing, since the mean takes it off again.
-# Nor does multiplying it, as long as the variance is large beside eps.
+# Adding one number to every feature changes nothing, since the mean takes it off again.
+# Nor does multiplying by a positive number, as long as the variance is large beside eps.
 
 # %%
 x = torch.randn(2, 8)
@@ -144,11 +144,12 @@ ones = torch.ones(8)
 torch.allclose(layer_norm(5 * x + 3, ones), layer_norm(x, ones), atol=1e-4)
 
 # %% [markdown]
-# So of all that a vector says two things are lost, its mean and its length; the rest goes through.
-# Every normed vector has the same length, √d, before the gain.
+# So two things about a vector are lost, its mean and its spread; the rest goes through.
+# Before the gain every normed vector has the same length, √d, as long as eps is small beside its
+# variance.
 #
 # Multiply three tokens by a scale of your choice.
-# Near 0.003 the variance is as small as eps, and below that the norm lets go.
+# Near 0.003 the variance is as small as eps, and below that the normed numbers shrink.
 # (In a page without a running Python you see one scale only.)
 
 # %%
@@ -160,13 +161,13 @@ def draw_norm(scale):
     normed = layer_norm(scale * three, torch.ones(6))
     for axes, rows, title in ((left, scale * three, "before"), (right, normed, "after")):
         for number, row in enumerate(rows):
-            axes.plot(range(6), row, "o", label=f"token {number}")
+            axes.plot(torch.arange(6) + (number - 1) / 8, row, "o", label=f"token {number}")
         axes.axhline(0, color=style.MASK, lw=1, zorder=0)
         axes.set(title=f"{title} the norm", xlabel="feature", ylabel="value")
     right.set_ylim(-2.5, 2.5)
     right.legend(fontsize=9, ncols=3, loc="lower center", columnspacing=0.8, handletextpad=0.1)
-    alt = f"Three tokens of six features at scale {scale:g}, before and after the norm."
-    style.show(figure, alt=alt)
+    alt = f"Three tokens at scale {scale:g}. Before the norm their means differ; after it each has "
+    style.show(figure, alt=alt + f"mean 0, and their rms is {rms(normed).mean():.2f}.")
 
 
 # %%
@@ -176,13 +177,15 @@ _ = interact(draw_norm, scale=slider)
 # %% [markdown]
 # ## A gate
 #
-# Now the feed-forward. A matrix makes new numbers out of a token's, its *inner features*; a
-# second matrix brings them back to the old number of features.
+# Now the feed-forward. One matrix makes new numbers out of a token's, and a second makes as many
+# features as there were.
 # Between them something must bend, or the two matrices would be one.
 #
-# Here the bend is a **gate**.
-# Inner features come in pairs: a *value*, and a number that says how far the value may pass.
-# That number goes through *silu*: z times the sigmoid of z, which is a soft step from 0 to 1.
+# What bends here is a **gate**.
+# The first matrix makes pairs: a *value*, not to be confused with the values of attention, and a
+# *gate*, a number that says how far the value may pass.
+# The gate goes through *silu*: z times the sigmoid of z, 1 / (1 + e⁻ᶻ), a soft step from 0 to 1.
+# Then it multiplies the value, and each pair has become one **inner feature**.
 
 
 # %%
@@ -202,6 +205,9 @@ silu(gates)
 z = torch.linspace(-3, 0, 30_001, dtype=torch.double)
 print(f"{silu(z).min():.3f} at {z[silu(z).argmin()]:.3f}")
 
+# %% [markdown]
+# The dashed line is max(z, 0), a hard bend that silu rounds off.
+
 # %%
 z = torch.linspace(-5, 5, 101)
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
@@ -218,12 +224,13 @@ right.set(title="silu(gate) · value", xlabel="gate", ylabel="value")
 figure.colorbar(image, ax=right)
 style.show(
     figure,
-    alt="Left: silu is near 0 below -4, dips under 0, and follows z above 4. Right: silu(gate) "
-    "times value: nothing where the gate is below 0, large with the value's sign above it.",
+    alt="Left: silu is near 0 below -4, dips under 0, and follows z above 4; max(z, 0), dashed, "
+    "has a corner at 0. Right: silu(gate) times value as colours over gate and value: nearly "
+    "nothing where the gate is below 0, and above it large, with the value's sign.",
 )
 
 # %% [markdown]
-# One product carries all the numbers: its first half are the values, its second half the gates.
+# One matrix makes all pairs: the first half of its numbers are the values, the second the gates.
 # This is **SwiGLU**, *swish* (another word for silu) in a *gated linear unit*.
 
 
@@ -238,11 +245,11 @@ swiglu(torch.tensor([2.0, 3.0, 6.0, -6.0]))  # values 2 and 3, gates 6 and -6
 # %% [markdown]
 # The first gate is open: 2 · 5.985 = 11.97. The second is shut, and of 3 hardly anything is left.
 #
-# Why a product of two, and not one bend?
-# The paper that compared such gates found lower losses with them, and says plainly that it has
-# no explanation.
+# Why a value and a gate, and not silu of a single number?
+# Shazeer, who compared such gates at equal numbers of weights, found lower losses with them, and
+# says plainly that he has no explanation (references below).
 #
-# The feed-forward as a loop over tokens, and as matrices:
+# The feed-forward is one line. Token by token, or all at once, it gives the same:
 
 
 # %%
@@ -285,10 +292,10 @@ for name, part, matrix in zip(("q", "k", "v", "ff"), slices, matrices, strict=Tr
 # %% [markdown]
 # The same numbers in one product instead of four.
 # The work is the same too: every row still meets every token once.
-# What is saved is to start four products, and to read the tokens four times.
+# But one product is started instead of four, and the tokens are read once instead of four times.
 #
-# In a real model the slices are far from equal. Here is the one matrix of each block of the small
-# model, turned on its side, row beside row.
+# In a real model the slices are far from equal. Here is the one matrix of the small model's first
+# block, turned on its side, row beside row; each tile is the mean size of 8 · 4 weights.
 
 # %%
 first_block = model.blocks[0]
@@ -313,19 +320,22 @@ axes.set(xlabel="row of the matrix: a number of the result", ylabel="feature of 
 axes.set_title("the one matrix of block 0, and its slices", pad=40)
 style.show(
     figure,
-    alt="The size of the fused matrix's weights as colours, and a bar above for its slices: "
+    alt="The size of the fused matrix's weights as colours, a little larger in the first quarter, "
+    "and a bar above for its slices: "
     + ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)),
 )
 
 # %% [markdown]
-# Three quarters of this matrix belong to the feed-forward.
+# Three quarters of this matrix belong to the feed-forward; in this block its weights are a little
+# smaller than those of attention.
 # All query heads share one head of keys and values (lesson 02), so those two slices are thin.
 
 # %% [markdown]
 # ## One after the other, or side by side
 #
 # But *do* they take the same input? In the transformer of 2017 they do not.
-# There the feed-forward waits: it takes what attention has made of the token,
+# There the feed-forward waits: it takes what attention has made of the token.
+# With the norm in front, as PaLM has it,
 #
 # $$y = x + \operatorname{Attention}(\operatorname{LN}(x)), \qquad
 # z = y + \operatorname{FF}(\operatorname{LN}(y)).$$
@@ -370,7 +380,7 @@ def attend(q, k, v, heads, kv_heads, causal):
 
 # %%
 class ParallelBlock(nn.Module):
-    norm = staticmethod(layer_norm)
+    norm = staticmethod(layer_norm)  # a name of its own, so that another can take its place
 
     def __init__(self, dim, heads, kv_heads, dim_head, inner, causal=True):
         super().__init__()
@@ -393,7 +403,8 @@ class ParallelBlock(nn.Module):
 
 
 # %% [markdown]
-# The sequential one takes the same matrices. Its feed-forward gets x and attention's half.
+# The sequential one takes the same matrices, and the same gain for both norms.
+# Its feed-forward gets x and attention's half.
 
 
 # %%
@@ -436,7 +447,7 @@ for block in (sequential, parallel):
 # %% [markdown]
 # One product less, since the feed-forward's first matrix rides along with the queries'.
 #
-# More telling is how many must *wait* for one another.
+# And how many must *wait* for one another?
 # Write down what each product needs, and count the longest chain.
 
 # %%
@@ -486,14 +497,17 @@ style.show(
 # %% [markdown]
 # Six in sequence have become four: nothing of the feed-forward waits for attention any more.
 # And x is normed once instead of twice.
-# PaLM's authors report training about 15 % faster at large sizes, with a small loss of quality at
-# 8 billion parameters and none at 62 billion.
+# A machine gains from the shorter chain only if it has room for two products at a time.
+# PaLM's authors report training about 15 % faster at large sizes, and name the fused product as
+# the reason; quality suffered a little at 8 billion parameters, and not at 62 billion.
 
 # %% [markdown]
 # ## What is lost
 #
 # The parallel feed-forward has not seen what attention brings in this block.
 # To measure it, change one token of six, and see where the feed-forward's half changes.
+# The third table sends x and the block's output through the same block once more.
+# More colour is a larger change; each table has its own scale.
 
 
 # %%
@@ -534,7 +548,8 @@ for title, table in tables.items():
 # %% [markdown]
 # In one parallel block the feed-forward knows its own token and no other.
 # It learns of the others one block later, when attention's half has become part of x.
-# So in a stack only the first block's feed-forward goes without.
+# So in a stack only the first feed-forward sees nothing of other tokens, and only what the last
+# attention brings is seen by no feed-forward.
 
 # %% [markdown]
 # ## Neurons that fire
@@ -542,9 +557,10 @@ for title, table in tables.items():
 # The small model is made of parallel blocks, so this must show in it.
 # In its first block the gated features can depend on nothing but the token itself.
 #
-# `ff_out` of a block is a little stack: the gate, a dropout (idle outside training), the last
-# matrix.
-# A *hook* on the gate hands us what comes out, one number for each token and inner feature.
+# `ff_out` of a block is a little stack: SwiGLU, a *dropout* (it deletes some numbers in training,
+# and does nothing here), and the last matrix.
+# A *hook*, a function that PyTorch calls with a module's output, hands us what leaves SwiGLU: one
+# number for each token and inner feature.
 
 
 # %%
@@ -592,8 +608,8 @@ style.show(figure, alt=f"Bars, one for each layer, of the variance between copie
 
 # %% [markdown]
 # In layer 0 it is 0: a bracket is a bracket, wherever it stands.
-# Further up the same token gives other features in other places, since attention has by then told
-# it where it is.
+# Further up the same token gives other features in other places, since attention has by then
+# brought news from other tokens.
 #
 # An inner feature is also called a **neuron**, and it *fires* when its number is large.
 # What do single neurons respond to?
@@ -611,7 +627,9 @@ def descriptions(pieces):
         inside.append(depth > 0)
         depth += sum(piece.count(sign) for sign in "([") - sum(piece.count(sign) for sign in ")]")
     return {
-        "opens a bracket": torch.tensor([piece.endswith("(") for piece in pieces]),
+        "ends in an opening bracket": torch.tensor(
+            [piece.endswith(("(", "[")) for piece in pieces]
+        ),
         "has a line break": torch.tensor(["\n" in piece for piece in pieces]),
         "stands inside brackets": torch.tensor(inside),
     }
@@ -627,7 +645,7 @@ def correlations(features, answer):
 
 
 # %% [markdown]
-# With thousands of neurons and some eighty tokens one of them will fit by luck.
+# With thousands of neurons and some eighty tokens one of them may fit by luck.
 # So choose on one text, and measure on another.
 
 # %%
@@ -663,9 +681,10 @@ for name, answer in descriptions(pieces).items():
 # A neuron for a token, or a kind of token, is easily found and keeps its word on the other text.
 # For *standing inside brackets*, which no token shows by itself, the best of them all fits less
 # well, and less still elsewhere.
-# What a model knows need not sit in one neuron.
+# Perhaps the model does not know it; perhaps many neurons share it. Looking at one cannot tell.
 #
 # Here they are on the other text: the more colour, the larger the number, whatever its sign.
+# The first colours `("` a little as well: it opens a bracket, but does not end in it.
 
 
 # %%
@@ -683,13 +702,13 @@ def draw_text(axes, pieces, amounts):
         column += len(word)
         if "\n" in piece:
             row, column = row + 1, len(piece) - len(piece.rstrip(" "))
-    axes.set(xlim=(0, 44), ylim=(-row, 1))
+    axes.set(xlim=(0, 44), ylim=(-row - 0.8, 0.8))
     axes.set_axis_off()
 
 
 # %%
 some = other_pieces.index("raise") + 8  # as many tokens as fit
-figure, all_axes = plt.subplots(3, 1, figsize=(4.6, 6.6))
+figure, all_axes = plt.subplots(3, 1, figsize=(4.6, 7))
 for axes, (name, (layer, neuron)) in zip(all_axes, chosen.items(), strict=True):
     amounts = other_features[:some, layer, neuron].abs()
     draw_text(axes, other_pieces[:some], amounts)
@@ -697,17 +716,18 @@ for axes, (name, (layer, neuron)) in zip(all_axes, chosen.items(), strict=True):
 style.show(
     figure,
     alt="A class of Python code three times, each token on a ground whose colour is the amount of "
-    "one neuron: the first on opening brackets, the second on line breaks, the third in several "
-    "places.",
+    "one neuron: the first on opening brackets, the second mostly on line breaks, the third in "
+    "many places.",
 )
 
 # %% [markdown]
 # ## The block at work
 #
-# This view follows the same text through one block of the small model.
+# This view follows the first text, `code`, through one block of the small model.
 # It shows the shape and the range of the numbers on every wire.
 # Click on a part, or walk with the arrow keys.
-# The grey bar is the fourth slice; follow it past attention to SwiGLU and on to the sum.
+# On the first two wires you see layer norm: numbers from −34 to 15 come in, −5 to 3 go on.
+# The grey part of the bar is the fourth slice; follow it past attention to SwiGLU and the sum.
 
 # %%
 x_of_block = states[2][None]  # what block 2 takes: (1, n, dim)
@@ -771,7 +791,7 @@ print("largest error below 1e-11:", largest < 1e-11)
 # %% [markdown]
 # ## What goes wrong: gate and value swapped
 #
-# Which half is the gate is a convention, and libraries differ.
+# Which half is the gate is a convention: in the equation of SwiGLU's paper the gate comes first.
 # Weights that were trained under one convention load into the other without an error: all names
 # and all shapes fit.
 
@@ -809,6 +829,9 @@ axes.bar_label(bars, fmt="%.2f", padding=4)
 axes.invert_yaxis()
 axes.set(xlabel="loss on the code above", xlim=(0, 1.2 * max(losses.values())))
 style.show(figure, alt="Bars of the loss: " + ", ".join(f"{n} {a:.1f}" for n, a in losses.items()))
+
+# %% [markdown]
+# Let both write on, always taking the likeliest token.
 
 # %%
 prompt = "def main("
@@ -869,6 +892,8 @@ print("a token alone:", norm_over_tokens(x[:, :1], torch.ones(dim)).abs().max().
 #
 # The block here gives the two halves without x, and the model adds it.
 # Some libraries put `x +` inside the block. Mix the two habits, and x is added twice.
+# (Behind the last block the model has one more layer norm, and a product with the embedding that
+# gives the logits.)
 
 # %%
 twice = stream(lambda x, block: x + (x + block(x)))
@@ -883,7 +908,7 @@ with torch.no_grad():
 
 # %% [markdown]
 # What was there is doubled by each block, so that what a block adds weighs less and less.
-# Layer norm hides it, since it takes any size; only the loss tells.
+# Layer norm takes any size, so nothing fails; the sizes tell, and the loss.
 
 # %% [markdown]
 # ## Exercises
@@ -895,7 +920,7 @@ with torch.no_grad():
 # ### 1. The norm without the mean
 #
 # Difficulty ★☆☆, 5 minutes.
-# Many models leave the mean alone and divide by the rms only: *RMSNorm*.
+# *RMSNorm* leaves the mean alone and divides by the rms only.
 # Return $\gamma_i \, x_i / \sqrt{\tfrac{1}{d} \sum_j x_j^2 + \varepsilon}$ for x (..., d) and
 # gamma (d,), with ε = 1e-5.
 
@@ -1024,8 +1049,8 @@ hint("feedforward.ends")
 #     return torch.cat((mixed, gated), dim=-1) @ torch.cat((out, ff_out), dim=-1).T
 # ```
 #
-# With this the block takes four products instead of five. But now the feed-forward's end waits
-# for attention's.
+# With this the block takes four products instead of five. But now the feed-forward's end has to
+# wait for attention.
 #
 # </details>
 
@@ -1042,16 +1067,17 @@ hint("feedforward.ends")
 #
 # **References.**
 # Layer norm: Ba, Kiros and Hinton 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450),
-# equation 4.
+# equations 3 and 4.
 # SwiGLU, and that there is no explanation: Shazeer 2020,
 # [arXiv:2002.05202](https://arxiv.org/abs/2002.05202), equation 5 and section 4.
 # Swish: Ramachandran, Zoph and Le 2017, [arXiv:1710.05941](https://arxiv.org/abs/1710.05941).
 # The parallel block, no biases, and what both brought: Chowdhery et al. 2022 (PaLM),
-# [arXiv:2204.02311](https://arxiv.org/abs/2204.02311), section 2.
+# [arXiv:2204.02311](https://arxiv.org/abs/2204.02311), section 2; it credits the parallel form to
+# Wang and Komatsuzaki 2021 (GPT-J).
 # The sequential block: Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
 # section 3; there the norm stood after the sum.
 # RMSNorm: Zhang and Sennrich 2019, [arXiv:1910.07467](https://arxiv.org/abs/1910.07467).
 #
-# **Next.** The block is whole, and its attention still writes down a table of every query with
-# every key.
+# **Next.** What a block computes is now complete, but its attention writes down a table of every
+# query with every key.
 # Lesson 08, flash attention, does without the table.
