@@ -22,7 +22,7 @@ close = torch.testing.assert_close
 
 @explore(30)
 @given(situation=situations())
-def test_kernels_never_get_a_mask_and_is_causal_together(situation: Any):
+def test_kernels_get_a_mask_or_is_causal_and_never_a_query_without_a_key(situation: Any):
     inputs, options = situation
     with pytest.MonkeyPatch.context() as monkeypatch:
         given = spy_on_the_kernels(monkeypatch)
@@ -31,6 +31,7 @@ def test_kernels_never_get_a_mask_and_is_causal_together(situation: Any):
     assert not (call.get("is_causal") and call.get("attn_mask") is not None)
     if call.get("attn_mask") is not None:
         assert call["attn_mask"].dtype == torch.bool
+        assert call["attn_mask"].any(dim=-1).all()  # on a row without a key they differ
 
 
 def test_flash_with_padding_under_causal_works_on_every_backend():
