@@ -104,6 +104,18 @@ def test_the_sliders_set_what_they_say(screen: Any, view: QKNormView, tmp_path: 
     assert "leaves ±1" in shown.report()["title"]
 
 
+def test_with_normalisation_growing_activations_move_the_marker_and_nothing_else(
+    screen: Any, view: QKNormView, tmp_path: Path
+) -> None:
+    shown = opened(screen, view, tmp_path)
+    before = shown.report()
+    shown.slide("activations", 2)
+    after = shown.report()
+    changed = {name for name in after if after[name] != before[name]} - {"firstDraw"}
+    assert changed == {"activations", "marker"}
+    assert after["marker"] > before["marker"]
+
+
 @pytest.mark.parametrize("opening", [{}, {"normalise": False}, {"qk_scale": 1, "activations": 7}])
 def test_the_title_is_pythons(screen: Any, tmp_path: Path, opening: dict[str, Any]) -> None:
     made = qknorm_view(drawn(2, 16, 8), drawn(2, 16, 8, seed=1), **opening)

@@ -202,6 +202,7 @@ class QKNormView extends Frame {
       normalised,
       bound: now.qk_scale * attention.gain,
       uniform: attention.uniform,
+      marker: this.entropies.across(now.activations),
     };
   }
 }
