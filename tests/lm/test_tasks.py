@@ -21,7 +21,7 @@ def lines(name, seed, count=4):
     """Lines of a task, each with the positions of its determined characters."""
     tokens, determined = TASKS[name].examples(count, seed, step=0)
     for row, known in zip(tokens, determined, strict=True):
-        yield TOKENIZER.decode(row[1:]), known.nonzero()[:, 0].tolist()
+        yield TOKENIZER.decode(row), (known.nonzero()[:, 0] + 1).tolist()
 
 
 @given(seed=seeds)

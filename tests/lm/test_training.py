@@ -1,10 +1,15 @@
 """Training: that it learns, and that stopping changes nothing."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.lm.small import Losses, new_model, options
 from zeta_edu.lm import bits_per_byte, evaluate, train
@@ -160,3 +165,41 @@ def test_a_text_too_short_is_told(tokens):
         train(new_model(), tokens[:16], tokens, options())
     with pytest.raises(ValueError, match="the validation text has 1 tokens"):
         train(new_model(), tokens, tokens[:1], options())
+
+
+def test_a_text_of_a_larger_vocabulary_is_told(tokens):
+    large = tokens.copy()
+    large[5] = 300
+    for name, texts in (("training", (large, tokens)), ("validation", (tokens, large))):
+        with pytest.raises(ValueError, match=f"the {name} text has the id 300, but the model's"):
+            train(new_model(), *texts, options())
+
+
+def test_what_needs_no_gradient_is_neither_trained_nor_saved(tokens, tmp_path):
+    model = new_model()
+    model.embedding.weight.requires_grad_(False)
+    before = model.embedding.weight.clone()
+    train(model, tokens, tokens, options(), state=tmp_path / "state")
+    assert model.embedding.weight.equal(before)
+    assert "model.embedding.weight" not in load_file(tmp_path / "state")
+    other = new_model()
+    torch.nn.init.ones_(other.embedding.weight).requires_grad_(False)
+    with pytest.raises(ValueError, match="was trained on another base model"):
+        train(other, tokens, tokens, options(), state=tmp_path / "state", resume=True)
+
+
+def test_without_a_compiler_compiling_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "a.txt").write_text("one two three four five six seven\n" * 200)
+    small = "--dim 8 --depth 1 --heads 1 --dim-head 8 --vocab 260 --length 8 --batch 2 --steps 2"
+    command = f"train --text a.txt --out out --compile {small}"
+    environment = os.environ | {
+        "PATH": "",
+        "CXX": "no-such-compiler",
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    words = [sys.executable, "-m", "zeta_edu", *command.split()]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--compile cannot be used here" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

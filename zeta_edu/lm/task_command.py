@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     parallel.say(
         f"{task.description}\n{parameters:,} parameters, {options.steps:,} steps of "
-        f"{options.batch_size} lines of {task.length} characters"
+        f"{options.batch_size} lines of {task.length + 1} tokens"
     )
     progress = _train(arguments, model, options, resume)
     save_model(model, arguments.out, dtype=dtype(arguments))

@@ -1,7 +1,7 @@
 """Synthetic tasks with known answers: what a small model can learn within a minute, and how well.
 
 An example is a line of characters. Every character is one token: the id of a byte is the byte
-plus 1, as in `Tokenizer.of_bytes()`, and id 0 stands before each line and behind it. Of every
+plus 1, as in `Tokenizer.of_bytes()`, and id 0 stands behind each line. Of every
 token it is known whether the ones before it determine it; accuracy is the share of those that
 the model finds likeliest.
 """
@@ -35,7 +35,7 @@ class Task:
         name: of the task.
         length: tokens that the model reads of an example.
         answers_only: learn the determined tokens only, not also what is drawn at random.
-        draw: makes a line of at most `length` characters.
+        draw: makes a line of at most `length` + 1 characters.
         description: one sentence.
     """
 
@@ -55,7 +55,7 @@ class Task:
 
         >>> tokens, determined = TASKS["induction"].examples(4, seed=0, step=0)
         >>> tokens.shape, determined.shape
-        (torch.Size([4, 25]), torch.Size([4, 24]))
+        (torch.Size([4, 24]), torch.Size([4, 23]))
         """
         random = np.random.default_rng([seed, step])
         tokens = np.zeros((batch_size, self.length + 1), dtype=np.int64)
@@ -63,8 +63,8 @@ class Task:
         for row in range(batch_size):
             text, known = self.draw(random)
             ids = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-            tokens[row, 1 : len(ids) + 1] = ids.astype(np.int64) + 1
-            determined[row, : len(known)] = known
+            tokens[row, : len(ids)] = ids.astype(np.int64) + 1
+            determined[row, : len(known) - 1] = known[1:]
         return torch.from_numpy(tokens), torch.from_numpy(determined)
 
     def accuracy(
@@ -223,9 +223,9 @@ def _with_answer(text: str, answer: str) -> Line:
 TASKS = {
     task.name: task
     for task in (
-        Task("induction", 24, False, repeated, "A line repeats: what came after this before?"),
-        Task("brackets", 32, True, brackets, "Brackets have opened: close those still open."),
-        Task("recall", 33, True, recall, "Letters had digits: which digit had this letter?"),
-        Task("sorting", 26, True, sorting, "Letters in any order: give them in the alphabet's."),
+        Task("induction", 23, False, repeated, "A line repeats: what came after this before?"),
+        Task("brackets", 31, True, brackets, "Brackets have opened: close those still open."),
+        Task("recall", 32, True, recall, "Letters had digits: which digit had this letter?"),
+        Task("sorting", 25, True, sorting, "Letters in any order: give them in the alphabet's."),
     )
 }
