@@ -1,18 +1,17 @@
 """The build of a lesson, and nbval mended so that it runs lessons as the build does."""
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import numpy as np
 import pytest
 
 from zeta_edu.views import codec
+from zeta_edu.views.bundle import to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = '{"image/png": "iVBORw0KGgo=", "text/plain": "a picture"}'
@@ -134,66 +133,28 @@ def test_another_output_an_error_in_a_widget_and_lost_time_fail(built: Path) -> 
     assert "its budget is 0 s" in rerun.stdout
 
 
-def test_packed_numbers_are_compared_as_numbers(
+def test_the_state_of_a_view_is_compared_as_numbers(
     settle_numbers: Callable[[str, str], str],
 ) -> None:
     weights = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 
-    def page(numbers: np.ndarray, title: str = "a view") -> str:
-        state = {"weights": codec.encode_weights(numbers), "scores": codec.encode_scores(numbers)}
-        return f"<b>{title}</b><script>{json.dumps(state, separators=(',', ':'))}</script>"
+    def page(numbers: np.ndarray, title: str = "a view", **more: object) -> str:
+        arrays = {"weights": codec.encode_weights(numbers), "scores": codec.encode_scores(numbers)}
+        state = to_json({"arrays": arrays, "range": [0.5, 2.25], "label": "a", **more})
+        return f'<b>{title}</b><script type="application/json">{state}</script>'
 
     stored, nearly = page(weights), page(np.nextafter(weights, 2, dtype=np.float32))
     assert nearly != stored
     assert settle_numbers(nearly, stored) == stored
-    assert settle_numbers(page(weights + 0.01), stored) != stored
-    assert settle_numbers(page(weights.T), stored) != stored
-    assert settle_numbers(page(weights, "another"), stored) != stored
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ('print("one")', "1 / 0", "ZeroDivisionError"),
-        ('print("one")', "import sys; print(1, file=sys.stderr)", "writes to stderr"),
-        (
-            'print(f"only',
-            'raise KeyError("lost"); print(f"only',
-            "the function of the widget fails",
-        ),
-    ],
-)
-def test_a_lesson_that_fails_is_not_built(house: Path, old: str, new: str, complaint: str) -> None:
-    edit(house, old, new)
-    result = build(house)
-    assert result.returncode == 2
-    assert complaint in result.stderr
-    assert not (house / "notebooks" / "00-tiny.ipynb").exists()
-
-
-def test_check_writes_nothing_and_tells_by_its_exit_code(house: Path) -> None:
-    result = build(house, "--check")
-    assert result.returncode == 1
-    assert "differs" in result.stdout
-    assert not (house / "notebooks" / "00-tiny.ipynb").exists()
-
-
-def test_an_unknown_lesson_is_named(house: Path) -> None:
-    result = build(house, "42")
-    assert result.returncode == 2
-    assert "no lesson '42'; there are ['00-tiny']" in result.stderr
-
-
-def test_an_inserted_cell_leaves_the_other_ids(house: Path, lesson_build: ModuleType) -> None:
-    source = house / "notebooks" / "source" / "00-tiny.py"
-    before = [cell.id for cell in lesson_build.read_source(source).cells]
-    edit(house, "# %%\nprint", "# %%\n0\n\n# %%\n0\n\n# %%\nprint")
-    after = [cell.id for cell in lesson_build.read_source(source).cells]
-    assert len(set(after)) == len(after)
-    assert [name for name in after if name in before] == before
-
-
-def test_a_notebook_is_json_with_one_final_newline(built: Path) -> None:
-    text = (built / "notebooks" / "00-tiny.ipynb").read_text()
-    assert json.loads(text)["nbformat_minor"] == 5
-    assert text.endswith("}\n")
+    assert settle_numbers(page(weights, range=[0.5, 2.2500001]), stored) == stored
+    for other in (
+        page(weights + 0.01),
+        page(weights.T),
+        page(weights, "another"),
+        page(weights, range=[0.5, 2.26]),
+        page(weights, range=[0.5]),
+        page(weights, label="b"),
+        page(weights, label=1.0),
+        page(weights, more=0),
+    ):
+        assert settle_numbers(other, stored) != stored
