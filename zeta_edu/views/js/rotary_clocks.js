@@ -45,7 +45,8 @@ export class Clocks {
     this.all = view.turns.speeds.map((_, pair) => this.clock(pair, worded));
     const nodes = this.all.map(({ node }) => node);
     const keys = typing(view, "clocks", CLOCK_HELP, (key, shift) => this.type(key, shift));
-    this.node = h("div", { class: worded ? "clocks" : "clocks small", ...keys }, ...nodes);
+    const row = (most) => Math.min(nodes.length, worded ? most : 2 * most);
+    this.node = h("div", { class: "clocks", style: `--wide: ${row(8)}; --narrow: ${row(4)}`, ...keys }, ...nodes);
     const key = (role, text) => h("span", {}, h("i", { class: `dash ${role}` }), text);
     this.legend = h("p", { class: "keys" }, key("query", "query at m"), key("key", "key at n"));
     if (worded) this.legend.append(h("span", {}, "below: turn per position, share of q·k"));
