@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 05 · xPos: what is near counts more
+# # 05 · xPos: scores that fade with distance
 #
 # Rotation tells a query how far away a key is, but leaves both as long as they were: a key four
 # thousand tokens back can count as much as the one next door.
@@ -11,7 +11,8 @@
 # You prove that it is what `zeta_edu` computes, and you find out what fading does not do.
 #
 # It takes about 45 minutes to read and 20 seconds to run.
-# You need the rotation of lesson 04, powers and logarithms.
+# You need the rotation of lesson 04, the causal mask of lesson 03, powers, logarithms and, for one
+# section, complex numbers.
 
 # %%
 import math
@@ -95,13 +96,13 @@ for (m, n), value in np.ndenumerate(products.numpy()):
 axes.set(xlabel="position of the key, n", ylabel="position of the query, m")
 style.show(
     figure,
-    alt="Table of the products: 1 on the diagonal, a half, a quarter and so on below it, and 2, "
-    "4 and so on above it, where the key comes after the query.",
+    alt="Table of the products: 1 on the diagonal, a half, a quarter and so on below it in brown, "
+    "and 2, 4 and so on above it in green, where the key comes after the query.",
 )
 
 # %% [markdown]
-# Below the diagonal, where the key comes first, the product falls with distance.
-# Above it, it grows: a key of the future would count more than one of the past.
+# Below the diagonal, in brown, the key comes first, and the product falls with distance.
+# Above it, in green, it grows: a key of the future would count more than one of the past.
 # So fading of this kind needs the causal mask of lesson 03, which hides that half.
 
 # %% [markdown]
@@ -146,10 +147,10 @@ style.show(
 )
 
 # %% [markdown]
-# Pair 0 tells a distance of 3 from one of 6. But whether a key is 100 or 300 positions away it
-# cannot say: it is plus or minus there as it happens, and only adds noise.
+# Pair 0 tells a distance of 3 from one of 6. But its swings around 100 and around 300 look alike:
+# alone it cannot say which of the two it is, and what it adds far away is much like noise.
 # Pair 24 changes little over the whole range.
-# So a fast pair should fade soon and a slow one late.
+# So let a fast pair fade soon and a slow one late.
 #
 # xPos puts the numbers ζ on a straight line.
 # With *i* the number of the pair, counted from 0, and γ (gamma) a constant,
@@ -170,7 +171,7 @@ print([round(zeta, 3) for zeta in zetas(4).tolist()])
 # %% [markdown]
 # What is γ for? At the fast end the line starts at ζ₀ = γ / (1 + γ).
 # Without γ that is 0, and the fastest pair would be gone at any distance but 0.
-# With a large γ all ζ are near 1, and nothing fades.
+# With a large γ all ζ are near 1, and hardly anything fades.
 # The straight line and the 0.4 are the choice of the authors of xPos; nothing said so far demands
 # just these.
 
@@ -190,12 +191,13 @@ style.show(
 # ## The scale base
 #
 # ζ₀ = 0.286 at every position would be far too fast: five tokens on, 0.002 of the pair is left.
-# So the exponent is the distance divided by the **scale base** *B*, 512 by default.
+# So the exponent is the distance *r* = *m* − *n* divided by the **scale base** *B*, which is 512
+# in the package and here, unless another is given.
 # A pair has faded to ζ after 512 positions, and to ζ² after 1024:
 #
-# $$\text{what is left at distance } n = \zeta_i^{\, n / B}.$$
+# $$\text{what is left at distance } r = \zeta_i^{\, r / B}.$$
 #
-# When is half of a pair left? Solve $\zeta^{n/B} = 1/2$: $n = B \, \log(1/2) / \log \zeta$.
+# When is half of a pair left? Solve $\zeta^{r/B} = 1/2$: $r = B \, \log(1/2) / \log \zeta$.
 
 # %%
 for pair in (0, 8, 16, 24, 31):
@@ -244,17 +246,21 @@ print("the same to 9 digits:", torch.allclose(*tables, rtol=1e-9, atol=1e-9))
 # %% [markdown]
 # ## The score against distance
 #
-# How does the score of a query and a key depend on their distance *n*?
+# How does the score of a query and a key depend on their distance *r*?
+# (Up to the trained model below, scores are not divided by √d.)
 # Start with the simplest of both: all ones.
-# Their pairs all point the same way, so at distance 0 they are in step.
-# As a share of that, the score at distance *n* is
+# Their pairs all point the same way, so at distance 0 they are in step, and the score is *d*.
+# As a share of that, the score at distance *r* is
 #
-# $$g(n) = \frac{1}{d/2} \sum_{i} \zeta_i^{\, n/B} \cos(n \, \theta_i).$$
+# $$g(r) = \frac{1}{d/2} \sum_{i} \zeta_i^{\, r/B} \cos(r \, \theta_i).$$
 #
 # With rotation alone every ζ is 1.
 # The view draws both.
-# Point at the curves; change γ, the scale base and the length; then look at the other two curves,
-# to which we come next.
+# Point at the curves; change γ, the scale base and the length.
+# *RoPE* is the usual name of the rotation. Its bound, and the *most possible*, can be chosen in
+# place of the ones: they are the two bounds of the next section.
+# The areas below are groups of pairs, named by how many positions they need for a turn; what
+# overflows beside them is the matter of a later section.
 
 # %%
 xpos_view()
@@ -262,17 +268,18 @@ xpos_view()
 # %% [markdown]
 # Both curves fall at first, and for the same reason: the pairs turn at different speeds and get out
 # of step.
-# After some hundred positions rotation alone leaves noise, made by the fast pairs.
+# After some hundred positions the curve of rotation alone jumps up and down, from the fast pairs.
 # xPos has faded those, so its curve is smooth.
 
 # %% [markdown]
 # ## An upper bound
 #
-# Ones are special. For any query and key, read a pair (a, b) as the complex number a + ib.
+# Ones are special. For any query and key, read a pair (a, b) as the complex number
+# $a + \mathrm{i} b$, with an upright i; the slanted one is still the number of the pair.
 # With $q_i$ and $k_i$ such numbers, and a bar for the conjugate,
 #
-# $$\text{score}(n) = \operatorname{Re} \sum_i h_i \, t_i(n), \qquad h_i = q_i \bar k_i, \qquad
-# t_i(n) = \zeta_i^{\, n/B} e^{\mathrm{i} n \theta_i}.$$
+# $$\text{score}(r) = \operatorname{Re} \sum_i h_i \, t_i(r), \qquad h_i = q_i \bar k_i, \qquad
+# t_i(r) = \zeta_i^{\, r/B} e^{\mathrm{i} r \theta_i}.$$
 #
 # The $h_i$ belong to the vectors, the $t_i$ to the distance.
 
@@ -295,11 +302,11 @@ q, k = place(query, key, torch.tensor([800.0]), torch.tensor([500.0]))
 print(f"by pairs {(h * t).sum().real:.6f}, by vectors {(q @ k.T).item():.6f}")
 
 # %% [markdown]
-# Let $S_i$ be the sum of the terms up to and including $t_i$. Then $t_i = S_i - S_{i-1}$, and
-# sorting the sum by $S_i$ gives, with $h$ behind the last pair set to 0,
+# Let $S_i$ be the sum of the terms up to and including $t_i$. Then $t_i = S_i - S_{i-1}$, where
+# $S_{-1} = 0$, and sorting the sum by $S_i$ gives, with $h$ behind the last pair set to 0,
 #
 # $$\sum_i h_i t_i = \sum_i (h_i - h_{i+1}) \, S_i, \qquad \text{so} \qquad
-# |\text{score}(n)| \le \max_i |h_i - h_{i+1}| \; \sum_i |S_i(n)|.$$
+# |\text{score}(r)| \le \max_i |h_i - h_{i+1}| \; \sum_i |S_i(r)|.$$
 #
 # This is summation by parts.
 # The first factor depends on the vectors alone, the second on the distance alone.
@@ -307,7 +314,7 @@ print(f"by pairs {(h * t).sum().real:.6f}, by vectors {(q @ k.T).item():.6f}")
 #
 # A plainer bound leaves the turning out. A cosine is at most 1, so
 #
-# $$|\text{score}(n)| \le \sum_i \zeta_i^{\, n/B} \, |q_i| \, |k_i|.$$
+# $$|\text{score}(r)| \le \sum_i \zeta_i^{\, r/B} \, |q_i| \, |k_i|.$$
 
 # %%
 steps = (h - torch.cat((h[1:], torch.zeros(1)))).abs()  # (32,)
@@ -320,7 +327,7 @@ def score_and_bounds(distances, scale_base):
 
 
 # %% [markdown]
-# Both bounds, for one random query and key; rotation alone is a scale base without end.
+# Both bounds, for one random query and key; an infinite scale base means no fading.
 
 # %%
 distances = torch.arange(0, 4097.0, 4)
@@ -340,12 +347,13 @@ style.show(
 )
 
 # %% [markdown]
-# With rotation alone the bound by parts falls, from thousands to hundreds.
-# But it never comes near the score, and the score does not fall.
+# With rotation alone the bound by parts falls, from 3,000 to some hundreds.
+# But here it lies above even the plain bound, and the score does not fall.
 # A bound says where a score cannot be; that it falls does not make the score fall.
 # The plain bound is flat, and we shall see that it can be reached at any distance.
 #
-# With xPos the plain bound falls, so every score must.
+# With xPos the plain bound falls, and under it a score may rise for a while, but not for long.
+# How fast the bound falls depends a little on the lengths of the pairs; for these two:
 
 # %%
 for n in (0, 512, 2048, 4096):
@@ -356,7 +364,7 @@ for n in (0, 512, 2048, 4096):
 # ## Choose γ and the scale base
 #
 # Here Python computes the curve of the ones and the plain bound anew for each setting.
-# A small scale base makes a model short-sighted; a large one gives rotation alone.
+# With a small scale base little is left far away; with a large one nearly rotation alone is left.
 
 
 # %%
@@ -388,7 +396,7 @@ _ = interact(draw_fading, gamma=gamma_slider, scale_base=base_slider)
 #
 # "Rotation makes attention fall with distance" is often said.
 # Barbero et al. looked at it closely, and found that it does not hold for arbitrary queries and
-# keys. Three experiments.
+# keys. Here are three experiments; the first two follow their arguments.
 #
 # First, random vectors. Turning one leaves it as random as before, so the score keeps its spread,
 # √d = 8, at every distance.
@@ -441,8 +449,8 @@ style.show(
 
 # %% [markdown]
 # A query that wants a key 1000 positions back can have it, and xPos only makes it weaker.
-# In the slow pairs a good two thirds are left of it, though the peak is broad: "about 1000", not
-# "1000". What xPos takes away first is fine detail far away.
+# In the slow pairs a good two thirds are left of it, though the peak is broad and has moved a
+# little nearer: "about 1000", not "1000". What xPos takes away first is fine detail far away.
 #
 # Third, a trained model.
 # The small model of lesson 00 was trained with xPos; here are its own queries and keys over some
@@ -475,7 +483,8 @@ class Stack:
 
 # %% [markdown]
 # A *hook* is a function that PyTorch calls when a layer has run. This one keeps what the *one
-# projection* of the map gives out in the third block: queries of six heads, then keys of one.
+# projection* of the map gives out in the third block: queries of six heads, then keys of one, with
+# 32 features each.
 
 # %%
 model, tokenizer = load_pretrained("python-small")
@@ -495,24 +504,31 @@ xpos_view(32, length=features.shape[1], queries=model_queries, keys=model_keys)
 # The dots are the products of one head, averaged by distance, as a share of the mean lengths of
 # its queries and keys. Choose another head.
 # They do fall with distance. Is that the decay?
-# Look at the numbers: the mean scores, near and far, turned alone and with xPos.
+# Look at the numbers: the mean scores, near and far, with rotation alone, and far with xPos; then
+# the weight of the far keys, for queries that have some.
 
 # %%
 at = torch.arange(float(features.shape[1]))
 distances = at[:, None] - at  # (query, key)
 near, far = (distances > 0) & (distances <= 8), distances > 64
-means = []
+means, on_far = [], []
 for base in (math.inf, 512):
     q, k = place(model_queries, model_keys, at, at, base)
     scores = q @ k.mT / math.sqrt(32)  # (6 heads, query, key)
     means += [scores[:, near].mean(dim=-1), scores[:, far].mean(dim=-1)]  # (6,) each
+    weights = scores.masked_fill(distances < 0, -math.inf).softmax(dim=-1)
+    on_far.append((weights * far)[:, 65:].sum(dim=-1).mean(dim=-1))  # (6,)
 for head, (close, alone, _, faded) in enumerate(zip(*means, strict=True)):
     print(f"head {head}: near {close:4.1f}, far {alone:5.1f} turned, {faded:5.1f} with xPos")
+share = (far.sum(dim=-1) / (at + 1))[65:].mean()
+print(f"far: {share:.0%} of the keys, no more than {max(on_far[0]):.0%} of the weight in a head")
+print("xPos gives them more of it in every head:", bool((on_far[1] > on_far[0]).all()))
 
 # %% [markdown]
 # Far away the scores are not small: they are large and *negative*.
-# Fading cannot do that. It brings a number nearer to 0, and a negative one it lifts.
-# So this model cares little for far tokens because its queries and keys have learned to point away
+# That is not the work of fading, which brings what each pair adds nearer to 0. Here it lifts all
+# six of the far scores, and the far tokens get a little *more* weight.
+# In this block, over this text, they get little because queries and keys have learned to point away
 # from each other there, in spite of the decay.
 # What a score may be at a distance and what it is are two things; training decides the second.
 
@@ -534,9 +550,11 @@ for dtype in (torch.float16, torch.bfloat16, torch.float32):
     print(f"{name:8}  the key's is infinite from {infinite:6,} on, the query's 0 from {zero:6,} on")
 
 # %% [markdown]
-# In half precision, float16, less than five thousand tokens are too many; in single precision,
-# float32, thirty-six thousand are.
-# Where a factor is infinite and the other is 0, their product is not a number.
+# In half precision, float16, fewer than five thousand tokens are too many; in single precision,
+# float32, thirty-six thousand are. (bfloat16 has 16 bits as float16 has, but the range of
+# float32 and fewer digits.)
+# Where the key's factor is infinite, so are its products, and where the query's is 0 as well, they
+# are not numbers.
 #
 # No single origin helps for long: it has to move along with the text.
 # The package takes the queries in **windows** of 16 scale bases, and the origin is the first query
@@ -580,9 +598,10 @@ style.show(
 # In float16 even $3.5^{16}$ is too much; there the window is 2 scale bases.
 #
 # A key is read by queries of many windows, from a different origin each time.
-# So it cannot be stored with its factor. The package stores keys turned, but not faded, and fades
-# them when a window reads them.
-# That costs one multiplication per feature, little beside the products that follow.
+# So no factor that is stored with it suits them all. The package stores keys turned, but not faded,
+# and fades them when a window reads them.
+# That costs one multiplication per feature of each key: little beside the products of many queries,
+# but as much as the product of one query, when tokens are written one by one.
 #
 # Here is the whole of it: causal attention over turned queries and keys, window by window.
 # `past` is the number of keys that are older than the first query.
@@ -623,7 +642,8 @@ print("the same to 9 digits:", torch.allclose(windows, whole, rtol=1e-9, atol=1e
 # ## The proof
 #
 # Now the package, for the first time: `rotate_queries_keys` is our `place`, `apply_xpos` fades one
-# window, and `Attend` is the attention of the block, with as many windows as it needs.
+# window, and `Attend` is the attention of the block, with as many windows as it needs
+# (without `flash`, which a later lesson explains).
 # Outputs and gradients are compared, at positions near 0 and far out, at positions that are not
 # whole, with old keys and without, and at a scale base so small that a window is one query.
 
@@ -663,13 +683,13 @@ print("largest error below 1e-11:", max(errors) < 1e-11)
 # %% [markdown]
 # ## What goes wrong: an origin that moves with the length
 #
-# A natural origin is the middle of the text: the factors then stay small on both sides.
-# As long as everything is computed at once, it is as good as any.
+# A natural origin is the middle of the text: the factors then are smaller, on both sides.
+# As long as everything is computed at once, it is right.
 #
 # Now write with a cache. A model has read 256 tokens, and stored the keys turned *and faded*, from
 # the origin 128.
 # Then more text comes, all at once; the middle moves, and the new queries are faded from there.
-# The query at position 256 is the first of them.
+# The query at position 256 is the first of them; we put 200 random ones there.
 
 # %%
 queries, keys = torch.randn(200, 64), torch.randn(256, 64)
@@ -692,7 +712,7 @@ for length in (256, 512, 1024, 2048, 4096):
     print(f"grown to {length:4}: off by {errors[length]:5.2f}, their spread is {right.std():.2f}")
 
 # %% [markdown]
-# When the text doubles, the scores are off by 0.14. Nobody will notice.
+# When the text doubles, the scores are off by 0.14, which is easily overlooked.
 # When it grows to 4096 they are off by more than 20, many times their own spread.
 #
 # The old keys hold $\zeta^{128 - n}$, the new queries $\zeta^{m - 2048}$, with exponents counted in
@@ -707,21 +727,23 @@ left.loglog(lengths, [errors[length] for length in lengths], "o-", color=style.K
 left.set_xticks(lengths, lengths)
 left.minorticks_off()
 left.set(xlabel="length that the text has grown to", ylabel="error of the scores", ylim=(0.05, 50))
-for scores, name, colour in ((right, "right", style.MASK), (stale, "stale keys", style.KEY)):
+for scores, name, colour in ((right, "as it should be", style.MASK), (stale, "stale", style.KEY)):
     largest = scores.softmax(dim=-1).amax(dim=-1).sort().values
     right_axes.plot(largest, color=colour, label=name)
-right_axes.set(xlabel="query, sorted", ylabel="its largest weight", ylim=(0, 1.02))
-right_axes.legend(fontsize=10)
+    print(f"{name}: {(largest > 0.9).sum() / 200:.0%} of the queries give one key more than 0.9")
+right_axes.set(xlabel="query, sorted", ylabel="its largest weight at 4096", ylim=(0, 1.02))
+right_axes.legend(fontsize=10, loc="center right")
 style.show(
     figure,
     alt="Left: the error of the scores grows from 0.14 at 512 to over 20 at 4096. Right: the "
-    "largest weight of each of 200 queries, below 0.2 when right, mostly near 1 when stale.",
+    "largest weight of each of 200 queries at 4096: below 0.2 as it should be, mostly near 1 when "
+    "stale.",
 )
 
 # %% [markdown]
-# Scores that large make softmax hard, as lesson 01 showed: nearly every query puts almost all its
-# weight on one key.
-# There is no error message. The model merely writes nonsense once its text has grown.
+# Scores that large make softmax hard, as lesson 01 showed: most queries put almost all their weight
+# on one key.
+# There is no error message. The weights are merely wrong once the text has grown.
 # The cure is in the windows above: an origin that the *queries* choose, and keys that are stored
 # without a factor.
 
@@ -729,8 +751,8 @@ style.show(
 # ## What goes wrong: one origin, in half precision
 #
 # An origin that never moves is stale nowhere. It overflows instead.
-# Take queries and keys at a distance of 10, at ever later positions; compute the factors and their
-# products with the vectors in float16, and compare with double precision.
+# Take queries and keys at a distance of 10, at ever later positions; round the factors and their
+# products with the vectors to float16, and compare with double precision.
 
 # %%
 queries, keys = torch.randn(2, 500, 64)
@@ -755,22 +777,24 @@ window = [half_error(position, position // 1024 * 1024) for position in at]
 figure, axes = plt.subplots(figsize=(7, 3.2))
 axes.plot(at, fixed, color=style.KEY, label="one origin, at 0")
 axes.plot(at, window, color=style.QUERY, label="windows")
-axes.axvline(4533, color=style.MASK, ls=":")
+axes.axvline(4533, color=style.MASK, ls=":", label="the factor is infinite")
 axes.set(xlabel="position of the query", ylabel="mean error of a score", xlim=(0, 8000))
 axes.set_ylim(0, 0.005)
 axes.legend(fontsize=10, loc="lower right")
 style.show(
     figure,
-    alt="Error of scores in float16 against position. With windows there is a low line from end to "
-    "end; with one origin at 0 it is about the same, and ends at 4000.",
+    alt="Error of scores in float16 against position. With windows a level line near 0.003 goes "
+    "from end to end; with one origin at 0 it is about the same, and ends before 4000. A dotted "
+    "line at 4533 marks where the factor is infinite.",
 )
 for name, found in (("one origin", fixed), ("windows", window)):
     print(f"{name}: finite at {sum(map(math.isfinite, found))} of {len(found)} positions")
 
 # %% [markdown]
-# The line ends at 4000, before the dotted line where the factor itself is infinite: 18,000 times a
-# feature of 4 is too large already.
-# Behind it some scores are infinite or NaN, soon all of them, and a single one spoils the loss.
+# The orange line ends before 4000, where the factor itself is still finite: 17,000 times a feature
+# of 4 is more than 65,504 already.
+# From then on some scores are infinite or NaN, behind the dotted line all of them, and a single one
+# spoils the mean.
 # This one at least is hard to overlook, if somebody tries a text that is long enough.
 
 # %% [markdown]
@@ -843,7 +867,8 @@ hint("xpos.half")
 #
 # Difficulty ★★☆, 15 minutes.
 # `queries` and `keys` (n, d) are turned already, and stand at the same `positions` (n,).
-# Return the table (n, n) of their products with xPos, for `zeta` (d/2,) and a scale base of 512.
+# Return the table (n, n) of their products with xPos, for `zeta` (d/2,) and a scale base of 512,
+# not divided by √d and without a mask.
 # It must be right at position 60,000, in single precision.
 
 
@@ -914,7 +939,7 @@ hint("xpos.repair")
 #
 # Multiply a query by $\zeta^{m - o}$ and a key by $\zeta^{o - n}$, and their product fades with
 # distance: the origin cancels.
-# Each pair has its own ζ; fast pairs, which say nothing about far away, fade first.
+# Each pair has its own ζ; fast pairs, which alone say little about far away, fade first.
 # The factors can overflow, so the origin follows the queries in windows, and keys are stored
 # without a factor.
 # xPos lowers what a score can be at a distance; rotation alone does not, and what a model makes of
@@ -929,5 +954,5 @@ hint("xpos.repair")
 # et al. 2024, [arXiv:2410.06205](https://arxiv.org/abs/2410.06205).
 #
 # **Next.** Scores have a place now, and they fade. Nothing limits how large they can grow.
-# Lesson 06, qk norm, does.
+# Qk norm does: [lesson 06](06-qk-norm.ipynb).
 # All lessons are on the map of [lesson 00](00-start-here.ipynb).
