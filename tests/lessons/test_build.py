@@ -1,10 +1,12 @@
 """The build of a lesson, and nbval mended so that it runs lessons as the build does."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import numpy as np
@@ -158,3 +160,51 @@ def test_the_state_of_a_view_is_compared_as_numbers(
         page(weights, more=0),
     ):
         assert settle_numbers(other, stored) != stored
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('print("one")', "1 / 0", "ZeroDivisionError"),
+        ('print("one")', "import sys; print(1, file=sys.stderr)", "writes to stderr"),
+        (
+            'print(f"only',
+            'raise KeyError("lost"); print(f"only',
+            "the function of the widget fails",
+        ),
+    ],
+)
+def test_a_lesson_that_fails_is_not_built(house: Path, old: str, new: str, complaint: str) -> None:
+    edit(house, old, new)
+    result = build(house)
+    assert result.returncode == 2
+    assert complaint in result.stderr
+    assert not (house / "notebooks" / "00-tiny.ipynb").exists()
+
+
+def test_check_writes_nothing_and_tells_by_its_exit_code(house: Path) -> None:
+    result = build(house, "--check")
+    assert result.returncode == 1
+    assert "differs" in result.stdout
+    assert not (house / "notebooks" / "00-tiny.ipynb").exists()
+
+
+def test_an_unknown_lesson_is_named(house: Path) -> None:
+    result = build(house, "42")
+    assert result.returncode == 2
+    assert "no lesson '42'; there are ['00-tiny']" in result.stderr
+
+
+def test_an_inserted_cell_leaves_the_other_ids(house: Path, lesson_build: ModuleType) -> None:
+    source = house / "notebooks" / "source" / "00-tiny.py"
+    before = [cell.id for cell in lesson_build.read_source(source).cells]
+    edit(house, "# %%\nprint", "# %%\n0\n\n# %%\n0\n\n# %%\nprint")
+    after = [cell.id for cell in lesson_build.read_source(source).cells]
+    assert len(set(after)) == len(after)
+    assert [name for name in after if name in before] == before
+
+
+def test_a_notebook_is_json_with_one_final_newline(built: Path) -> None:
+    text = (built / "notebooks" / "00-tiny.ipynb").read_text()
+    assert json.loads(text)["nbformat_minor"] == 5
+    assert text.endswith("}\n")
