@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from zeta_edu.block import TransformerBlock
 from zeta_edu.checks import positive_integer
 from zeta_edu.views.display import Control, View
-from zeta_edu.views.heads_figure import heads_figure
+from zeta_edu.views.heads_figure import heads_figure, sharings_shown
 
 MOST_HEADS = 256  # that a picture can show side by side
 LAYERS, CONTEXT = 128, 2**17  # where the sliders end, unless more is asked for
@@ -120,7 +120,7 @@ class HeadsView(View):
         return (
             f"{self.title}. Diagram: query heads 0 to {self.heads - 1}, {group} in a row for each "
             f"of {self.kv_heads} key/value heads. Bars: parameters of attention and bytes of the "
-            f"cache for {', '.join(str(way.kv_heads) for way in self.sharings)} key/value heads."
+            f"cache for {', '.join(str(way.kv_heads) for way in sharings_shown(self))} key/value heads."
         )
 
     def controls(self) -> dict[str, Control]:

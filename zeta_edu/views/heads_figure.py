@@ -30,7 +30,7 @@ SCALES = {1e9: "billion", 1e6: "million", 1e3: "thousand", 1: ""}
 
 def heads_figure(view: "HeadsView") -> Figure:
     """Draw a `HeadsView` with matplotlib."""
-    shown = _shown(view)
+    shown = sharings_shown(view)
     charts = 0.3 * len(shown)
     height = DIAGRAM + charts + 1.45
     with style.settings():
@@ -49,7 +49,7 @@ def heads_figure(view: "HeadsView") -> Figure:
     return figure
 
 
-def _shown(view: "HeadsView") -> list["Sharing"]:
+def sharings_shown(view: "HeadsView") -> list["Sharing"]:
     """The ways to share that get a bar: of many every second or third, and the opened one."""
     every = -(-len(view.sharings) // MOST_BARS)
     needed = (1, view.kv_heads)

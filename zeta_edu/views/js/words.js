@@ -22,7 +22,7 @@ export function digits(value, precision = 3) {
 export const percent = (share, places = 1) => `${(100 * share).toFixed(places)}\u00a0%`;
 
 // 1,234,567 and, with a unit, 1.2 MB.
-export const grouped = (count) => Math.round(count).toLocaleString("en-US");
+export const grouped = (count) => (Math.round(count) || 0).toLocaleString("en-US");
 
 export function bytes(count) {
   const units = ["bytes", "kB", "MB", "GB", "TB"];
