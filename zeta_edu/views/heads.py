@@ -117,10 +117,11 @@ class HeadsView(View):
     def alt(self) -> str:
         """Which query heads read which key/value head, and the two charts beneath."""
         group = self.heads // self.kv_heads
+        bars = ", ".join(str(way.kv_heads) for way in sharings_shown(self))
         return (
             f"{self.title}. Diagram: query heads 0 to {self.heads - 1}, {group} in a row for each "
             f"of {self.kv_heads} key/value heads. Bars: parameters of attention and bytes of the "
-            f"cache for {', '.join(str(way.kv_heads) for way in sharings_shown(self))} key/value heads."
+            f"cache for {bars} key/value heads."
         )
 
     def controls(self) -> dict[str, Control]:
