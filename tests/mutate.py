@@ -8,8 +8,8 @@
 Every mutant is one small change of the syntax tree: an operator flipped, a factor dropped, two
 halves swapped, an index shifted, a condition negated, a constant changed, an option forgotten. It
 is written into a copy of the project, never into the project itself, and the tests run against the
-copy until the first one fails: the quick ones, then those that compile. A mutant that no test
-notices is a survivor, and is printed.
+copy until the first one fails: the quick ones and, with `--compiled`, then those that compile. A
+mutant that no test notices is a survivor, and is printed.
 """
 
 import argparse
@@ -42,6 +42,7 @@ TESTS = {
     "adapters": "adapters errors_of_parts",
 }
 COMPILING = "compiled or graph"
+QUICK = f"not ({COMPILING} or thread)"  # threads wait for each other, on a busy machine in vain
 PRELOADED = (
     "torch",
     "torch._dynamo.testing",
@@ -53,17 +54,17 @@ PRELOADED = (
 )
 
 
-def rounds_of(name: str) -> list[list[str]]:
+def rounds_of(name: str, compiled: bool) -> list[list[str]]:
     """What pytest is asked for in turn: a file's own tests, the other quick ones, the slow ones."""
     quick, _, slow = TESTS[name].partition("|")
     first, *others = (f"tests/test_{part}.py" for part in quick.split())
-    compiling = [f"tests/test_{part}.py" for part in slow.split()]
+    compiling = [f"tests/test_{part}.py" for part in slow.split() if compiled]
     rounds = [[first], others, compiling]
-    chosen = [f"not ({COMPILING})", f"not ({COMPILING})", COMPILING]
-    return [[*paths, "-k", k] for paths, k in zip(rounds, chosen, strict=True) if paths]
+    names = (QUICK, QUICK, COMPILING)
+    return [[*paths, "-k", k] for paths, k in zip(rounds, names, strict=True) if paths]
 
 
-def notice(copied: Path, name: str, seconds: int) -> bool:
+def notice(copied: Path, name: str, seconds: int, compiled: bool) -> bool:
     """Whether a test fails, or hangs, in a child process that has the slow imports already."""
     child = os.fork()
     if not child:
@@ -78,7 +79,7 @@ def notice(copied: Path, name: str, seconds: int) -> bool:
 
         options = ["-x", "-q", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
         options += ["--assert=plain", "-p", "no:nbval"]
-        os._exit(any(pytest.main([*options, *part]) for part in rounds_of(name)))
+        os._exit(any(pytest.main([*options, *part]) for part in rounds_of(name, compiled)))
     limit = time.monotonic() + 20 * seconds
     while time.monotonic() < limit:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -104,7 +105,9 @@ def preload() -> None:
         from x_transformers import x_transformers  # noqa: F401
 
 
-def run(copied: Path, path: Path, lines: set[str], seconds: int) -> tuple[int, list[str]]:
+def run(
+    copied: Path, path: Path, lines: set[str], seconds: int, compiled: bool
+) -> tuple[int, list[str]]:
     """Try every mutant of one file; return how many there are and which survive."""
     source, survivors, count = path.read_text(), [], 0
     target = copied / path.relative_to(ROOT)
@@ -113,7 +116,7 @@ def run(copied: Path, path: Path, lines: set[str], seconds: int) -> tuple[int, l
             continue
         count += 1
         target.write_text(mutated)
-        if not notice(copied, path.stem, seconds):
+        if not notice(copied, path.stem, seconds, compiled):
             survivors.append(f"{path.name}:{found}")
             print(survivors[-1], flush=True)
     target.write_text(source)
@@ -124,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--list", action="store_true", help="print the mutants only")
+    parser.add_argument("--compiled", action="store_true", help="run what compiles, too: slow")
     parser.add_argument("--lines", default="", help="mutate these only, as in 12,40")
     parser.add_argument(
         "--seconds", type=int, default=600, help="of processor time that a test run may take"
@@ -143,9 +147,9 @@ def main() -> None:
         ignore = shutil.ignore_patterns(".*", "__pycache__", "notebooks", "shipped")
         shutil.copytree(ROOT, copied, ignore=ignore)
         for path in files:
-            if notice(copied, path.stem, options.seconds):
+            if notice(copied, path.stem, options.seconds, options.compiled):
                 sys.exit(f"the tests fail without any mutant: {TESTS[path.stem]}")
-            count, survivors = run(copied, path, lines, options.seconds)
+            count, survivors = run(copied, path, lines, options.seconds, options.compiled)
             total, survived = total + count, survived + len(survivors)
             print(f"{path.name}: {count - len(survivors)} of {count} noticed", flush=True)
     print(f"all: {total - survived} of {total} noticed, {1 - survived / max(1, total):.1%}")
