@@ -93,7 +93,7 @@ def test_decay_tables_are_the_same_whatever_was_asked_before(
 ):
     rotary._DECAY.clear()
     for origin, ahead in asked:
-        keys = origin + min(ahead, 20)
+        keys = origin + ahead
         distance = (origin - torch.arange(keys)).double()[:, None]
         decay = key_decay(keys, origin, 4, scale_base, CPU, torch.float64)
         close(decay, (zeta(4) ** (distance / scale_base)).repeat(1, 2), rtol=1e-12, atol=1e-300)
@@ -174,6 +174,15 @@ def test_no_factor_inside_a_window_can_overflow(scale_base: float, dtype: torch.
 def test_a_window_is_long_enough_to_be_cheap():
     assert xpos_window(512, torch.float32) == xpos_window(512, torch.bfloat16) == 8192
     assert xpos_window(512, torch.float16) == 1024
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_xpos_is_applied_in_the_tables_precision_and_returned_in_the_inputs(dtype: torch.dtype):
+    q, k = drawn(1, 2, 5, 6).to(dtype), drawn(1, 1, 25, 6, seed=2).to(dtype)
+    wide = apply_xpos(q.double(), k.double(), 20, 7)
+    for ours, exact in zip(apply_xpos(q, k, 20, 7), wide, strict=True):
+        assert ours.dtype == dtype
+        close(ours, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
 
 
 @explore(40)
