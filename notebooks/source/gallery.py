@@ -14,8 +14,7 @@
 # %%
 import torch
 
-from zeta_edu import LoRA, TransformerBlock, load_pretrained
-from zeta_edu import views
+from zeta_edu import LoRA, load_pretrained, views
 
 _ = torch.manual_seed(0)
 
