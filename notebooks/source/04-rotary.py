@@ -124,7 +124,7 @@ def draw_hands(axes, query, key, m, n, theta):
         axes.annotate(
             "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2}
         )
-        axes.text(1.22 * x, 1.22 * y, f"{name} at {at}", color=colour, ha="center", va="center")
+        axes.text(1.34 * x, 1.34 * y, f"{name} at {at}", color=colour, ha="center", va="center")
     axes.add_patch(plt.Circle((0, 0), 1.0, fill=False, color=style.MASK))
     axes.set(xlim=(-1.6, 1.6), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -162,8 +162,8 @@ style.show(
 #
 # $$(xu + yv)(\cos a \cos b + \sin a \sin b) + (xv - yu)(\sin a \cos b - \cos a \sin b).$$
 #
-# The two brackets on the right of each term are the addition formulas of school: the first is
-# cos(*a* − *b*), the second is sin(*a* − *b*).
+# The brackets of cosines and sines are the addition formulas of school: the one beside xu + yv is
+# cos(*a* − *b*), the one beside xv − yu is sin(*a* − *b*).
 # With *a* = *m*θ and *b* = *n*θ,
 #
 # $$q_m \cdot k_n = (xu + yv) \cos\big((m - n)\theta\big) + (xv - yu) \sin\big((m - n)\theta\big).$$
@@ -256,8 +256,7 @@ style.show(
 )
 
 # %% [markdown]
-# The first pairs are second hands. The last ones take tens of thousands of positions to go round,
-# longer than most texts.
+# The first pairs are second hands. The last ones take tens of thousands of positions to go round.
 
 # %%
 rounds = 2 * math.pi / frequencies(64)  # positions for one whole turn, (32,)
@@ -292,12 +291,12 @@ rotate_loop(torch.tensor([1.0, 1.0, 0.0, 0.0]), position=1)
 #
 # The whole at once is the same formula with halves in place of numbers.
 # `rearrange` cuts the last axis in two, and puts it together again.
-# The last step gives the result the precision of `x`, whatever that of the tables is.
+# The last step gives the result the precision of `x`, whatever that of the cosines.
 
 
 # %%
 def rotate(x, cos, sin):
-    """Turn every pair of x (..., n, d); cos and sin are (n, d/2)."""
+    """Turn every pair of x (..., n, d); cos and sin are (n, d/2) or (..., n, d/2)."""
     first, second = rearrange(x, "... (two half) -> two ... half", two=2)  # (..., n, d/2) each
     turned = [first * cos - second * sin, first * sin + second * cos]
     return rearrange(turned, "two ... half -> ... (two half)").to(x.dtype)  # (..., n, d)
@@ -348,9 +347,13 @@ print("same as without turning:", torch.allclose(scores_from(0), queries @ keys.
 #
 # The view below has a clock for each pair of 16 features: the blue hand is the query at *m*, the
 # vermilion one the key at *n*.
-# The number under a clock is the pair's share of the product.
+# At position 0 all hands have length 1 and point up; they turn clockwise, unlike the two drawn
+# above.
+# The last number under a clock is the pair's share of the product, and colours the wedge between
+# the hands: green above 0, brown below.
 #
-# Drag a hand, or the posts at *m* and *n* in the map: the product follows the curve on the right.
+# Drag a hand, or the posts at *m* and *n* in the map of cosines: the product follows the curve on
+# the right.
 # Then tick *move both together*, and drag again.
 # Every clock turns, but no angle between two hands changes, and the product stays where it is.
 
@@ -358,7 +361,7 @@ print("same as without turning:", torch.allclose(scores_from(0), queries @ keys.
 rotary_view(16)
 
 # %% [markdown]
-# *Interleaved* pairs other features with each other; leave it for the end of the lesson.
+# The choice *interleaved* makes pairs of other features; leave it for the end of the lesson.
 
 # %% [markdown]
 # ## A head that looks back
@@ -380,7 +383,8 @@ asked = rotate(offered, back.cos(), back.sin())  # the key, one position back
 # %% [markdown]
 # The score against the distance, divided by the largest it can be.
 # It is drawn for all 32 pairs, for the eight fastest alone and for the eight slowest alone.
-# A pair whose features are 0 has no share in a product, so the others are multiplied by 0.
+# A pair whose features are 0 has no share in a product, so the pairs left out are multiplied by 0.
+# The grey line marks distance 1.
 
 
 # %%
@@ -442,8 +446,8 @@ attention_view(weights[None], tokens, query=6)
 torch.tensor([255, 256, 257, 258, 259]).to(torch.bfloat16).tolist()
 
 # %% [markdown]
-# From 256 on, every second position does not exist.
-# And before that, position times frequency is rounded as well.
+# From 256 on, every second position does not exist; from 512 on, three of four do not.
+# And before that, the frequency is rounded, and so is its product with the position.
 # How far off are the angles?
 
 
@@ -477,10 +481,10 @@ style.show(
 )
 
 # %% [markdown]
-# In bfloat16 the angles of a long text are noise.
+# In bfloat16 the angles of the fast pairs are noise in a long text.
 # What becomes of a score? Take our head that looks back: its query at *m*, the key at *m* − 1.
 # The score should be 1 everywhere.
-# The vectors are in bfloat16 both times; only the angles differ.
+# The vectors are in bfloat16 both times; only the angles, with cosine and sine, differ.
 
 
 # %%
@@ -501,10 +505,11 @@ axes.legend(loc="lower left")
 style.show(
     figure,
     alt="The score of neighbours against their position: a line at 1 with angles in float32; in "
-    "bfloat16 it frays, and from position 256 on every pair of neighbours is a different one.",
+    "bfloat16 it frays, falls below 0.98 after position 256, and at times below 0.85 after 512.",
 )
 
 # %% [markdown]
+# From 256 on, two neighbours are rounded to the distance 0 or 2; from 512 on, to 0 or 4.
 # So cosines and sines are never kept in less than `float32`, whatever the precision of the model.
 # `rotate` multiplies by them in that precision, and rounds once, at the end.
 # A cosine lies between −1 and 1, and float32 has it to seven decimals.
@@ -557,8 +562,8 @@ print("asked 2000 times, built:", built)
 # ## Choose the base yourself
 #
 # The base decides how slow the slow pairs are.
-# On the left is how many positions a pair takes for one turn. On the right is the score of a query
-# and a key that are equal, at each distance, divided by its largest.
+# On the left is how many positions each of 32 pairs takes for one turn. On the right is the score
+# of `offered` with itself, the same in all pairs, at each distance, divided by its largest.
 # Python computes both anew when you move the slider.
 # (In a page without a running Python you see one base only.)
 
@@ -587,7 +592,7 @@ _ = interact(draw_base, base=slider)
 # With a small base every pair turns fast, and distant keys score up and down around zero.
 # With a large one, many pairs have hardly moved after a thousand positions, and the score keeps
 # their share.
-# Models for long texts choose a large base; Llama 3 has 500,000.
+# Llama 3 has a base of 500,000, for the sake of long texts.
 #
 # Do not read the curve as "rotation makes far keys count less".
 # It is the curve of one query and one key that point the same way in all pairs; the head that looks
@@ -635,7 +640,7 @@ print("largest error below 1e-9:", largest < 1e-9)
 
 # %% [markdown]
 # What you built is what the package computes.
-# Its tables are kept in the same way, for every device and precision.
+# It keeps its tables in the same way, one for each *d*, device and precision.
 
 # %% [markdown]
 # ## What goes wrong: pairs of another kind
@@ -654,10 +659,10 @@ def rotate_interleaved(x, cos, sin):
 
 
 # %% [markdown]
-# Here is a model trained with interleaved pairs, as far as a head that looks back is one.
+# Take the head that looks back once more, now made for interleaved pairs.
 # Every token is a vector of 16 numbers, of which the first is 1 and the others random.
-# The matrices that make queries and keys have our two vectors in the column that meets the 1, and
-# small random numbers elsewhere.
+# In the matrices that make queries and keys, the column that meets the 1 holds `offered`, for the
+# queries turned back by one position and times 10; all other numbers are small and random.
 
 # %%
 x = torch.randn(12, 16, dtype=torch.double)
@@ -684,10 +689,11 @@ wrong = weigh(rotate, to_queries, to_keys)
 
 # %% [markdown]
 # How much of its attention does a token give to the one before it, and how much to itself?
+# The first token has none before it, and is left out.
 
 # %%
 for name, weights in (("interleaved code", right), ("half-split code ", wrong)):
-    before, itself = (weights.diagonal(offset).mean() for offset in (-1, 0))
+    before, itself = (weights[1:].diagonal(offset).mean() for offset in (0, 1))
     print(f"{name}: {before:.2f} to the one before, {itself:.2f} to itself")
 
 # %% [markdown]
@@ -785,7 +791,7 @@ hint("rotary.turn")
 # Difficulty ★☆☆, 10 minutes.
 # Given positions (n,) and vectors x (..., n, d), return the angle of every pair of x at every
 # position, (n, d/2).
-# The base is 10000, and the precision that of the positions.
+# The base is 10000; positions are in float32 or double, and the angles in the same.
 # Write it from memory.
 
 
@@ -856,8 +862,8 @@ hint("rotary.pairing")
 #
 # Difficulty ★★★, 15 minutes.
 # Every token offers this key (d,), half-split.
-# Return the query (d,) that scores highest, wherever it stands, with the key `steps` positions
-# before it. It shall be as long as the key.
+# Of all queries (d,) as long as the key, return the one that scores highest with the key `steps`
+# positions before it, wherever it stands. You return it as it is before its own turn.
 # `steps` is a tensor that holds one number; the base is 10000.
 
 
@@ -908,7 +914,7 @@ hint("rotary.back")
 #
 # **References.**
 # Rotary position embedding: Su et al. 2021, "RoFormer",
-# [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), section 3.2; equation 15 has the
+# [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), sections 3.2 and 3.4; equation 15 has the
 # frequencies, equation 34 the pairs of neighbours.
 # Fast pairs for places, slow ones for content, in Gemma 7B: Barbero et al. 2024,
 # [arXiv:2410.06205](https://arxiv.org/abs/2410.06205).
