@@ -10,7 +10,7 @@
 # and without it.
 # At the end you prove that your heads are those of a `TransformerBlock` with `qk_rmsnorm=True`.
 #
-# It takes about 50 minutes to read and 30 seconds to run.
+# It takes about 50 minutes to read and 20 seconds to run.
 # You need lessons 01 to 04: attention, heads, masks, rotary. Lesson 05, xPos, is touched once.
 
 # %%
@@ -88,7 +88,8 @@ factors = torch.logspace(-1, 2, 31)
 collapse = [entropy((c**2 * scores).softmax(dim=-1)).mean() for c in factors]
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
 for c, colour in ((1, style.QUERY), (3, style.KEY), (10, style.MASK)):
-    left.hist((c**2 * scores).flatten(), bins=60, range=(-30, 30), color=colour, label=f"c = {c}")
+    bars = {"bins": 60, "range": (-30, 30), "histtype": "step", "lw": 1.5}
+    left.hist((c**2 * scores).flatten(), **bars, color=colour, label=f"c = {c}")
 left.set(title="logits", xlabel="logit (the largest fall outside)", ylabel="how many")
 left.legend()
 right.semilogx(factors, collapse, color=style.KEY)
@@ -101,15 +102,15 @@ style.show(
 )
 
 # %% [markdown]
-# The entropy falls from 4 bits, even over all 16 keys, to none.
+# The entropy falls from 4 bits, even over all 16 keys (the dotted line), to none.
 # This is called *entropy collapse*.
-# Lesson 01 has shown why it hurts: a softmax that has decided has no slope, and what has no slope
-# does not learn.
+# Lesson 01 has shown why it hurts: a softmax that has decided has almost no slope, and without a
+# slope there is nothing to learn from.
 #
 # It happens in earnest.
 # The training of a vision transformer of 8 billion parameters diverged after a few thousand
 # steps; its authors found huge logits, and weights almost all on one key, with an entropy near 0
-# (ViT-22B, section 2).
+# (Dehghani et al. 2023, section 2).
 # Others made small models diverge in the same way, by large step sizes (Wortsman et al. 2023).
 
 # %% [markdown]
@@ -190,8 +191,8 @@ print(
 # %% [markdown]
 # ## A factor, or all is even
 #
-# Logits between −1 and 1 are safe, and useless.
-# At best a query's own key has the logit 1 and all others have −1.
+# Logits between −1 and 1 are safe, and too much alike.
+# At best the key that a query is after has the logit 1 and all others have −1.
 # With $n$ keys, and every logit multiplied by a factor $s$, the weight of that key is
 #
 # $$\frac{e^{s}}{e^{s} + (n - 1) \, e^{-s}} = \frac{1}{1 + (n - 1) \, e^{-2s}}.$$
@@ -228,10 +229,11 @@ style.show(
 # In the block it is called `qk_scale`, and it is 8 unless told otherwise.
 # It takes the place of 1/√d.
 #
-# Why 8? For one thing it suffices, as the picture shows.
+# Why 8? For one thing it suffices for 65536 keys, as the picture shows.
 # For another it starts training where 1/√d would start it.
-# The squares of a unit vector's entries sum to 1.
-# In a random direction no entry is special, so $\mathbb{E}[v_i^2] = 1/d$ for each.
+# Let $u$ be any unit vector, and $v$ one in a random direction.
+# The squares of the entries of $v$ sum to 1, and no entry is special, so each has
+# $\mathbb{E}[v_i^2] = 1/d$.
 # No sign is special either: $\mathbb{E}[v_i v_j] = 0$ for $i \ne j$. So
 #
 # $$\mathbb{E}[(u \cdot v)^2] = \sum_i u_i^2 \, \mathbb{E}[v_i^2]
@@ -247,7 +249,7 @@ print(f"spread of the logits  {(8 * many).std():.2f}")
 # %% [markdown]
 # ## Learned scales
 #
-# Length 1 takes something away: a model can no longer say that some features matter more.
+# Length 1 takes something away: a model can no longer sharpen its attention by longer queries.
 # It gets that back by two vectors of $d$ numbers, `q_scale` and `k_scale`.
 # Each feature of every unit query is multiplied by its number in `q_scale`, each of a unit key by
 # its number in `k_scale`.
@@ -272,10 +274,11 @@ scaled_keys = unit(keys) * k_scale  # (key, d)
 #
 # The rotation of lesson 04 comes after and keeps every length, so the bound holds for rotated
 # queries and keys as well.
-# With the decay of lesson 05 it holds too, if queries see only earlier keys: each feature's part
-# of the product is then multiplied by at most 1.
+# With the decay of lesson 05 it holds too, if queries see no later keys: each pair's part of the
+# product is then multiplied by at most 1, and even the sizes of the parts sum to no more than the
+# bound.
 #
-# Measured, for queries and keys that grow without limit:
+# Measured, for queries and keys that grow:
 
 # %%
 bound = 8 * q_scale.abs().max() * k_scale.abs().max()
@@ -294,7 +297,7 @@ print(f"along one feature: up to {nearest:.2f}; bound {bound:.2f}")
 
 # %% [markdown]
 # The bound is reached when the largest numbers of `q_scale` and `k_scale` stand at the same
-# feature, and otherwise nearly.
+# feature; here they do not, but one feature has two large ones.
 #
 # One thing the bound does not say: `q_scale` and `k_scale` are learned, and may grow.
 # It bounds the logits by those two vectors, whatever the activations do.
@@ -322,8 +325,9 @@ formula, torch.allclose(formula, slopes)
 # $$g_x = \frac{1}{r} \, \bigl( g - (g \cdot u) \, u \bigr).$$
 #
 # Its dot product with $u$ is $\frac1r (g \cdot u - (g \cdot u)(u \cdot u)) = 0$.
-# The gradient is **orthogonal** to the vector: it turns the vector and never stretches it.
-# It has to be so, since stretching changes nothing.
+# The gradient is **orthogonal** to the vector: no part of it points along the vector.
+# It has to be so, since stretching the vector changes nothing.
+# The loss here is a sum of logarithms: of the weight that each query gives to key 0.
 
 # %%
 vectors = queries.clone().requires_grad_()
@@ -333,7 +337,7 @@ along = (gradients * queries).sum(dim=-1) / (gradients.norm(dim=-1) * queries.no
 print("cosine of vector and gradient, at most 1e-6:", bool((along.abs() < 1e-6).all()))
 
 # %% [markdown]
-# Two things follow.
+# Two things follow for gradient descent.
 # By Pythagoras a step of size $\eta$ (eta) *lengthens* the vector:
 # $\lVert x - \eta \, g_x \rVert^2 = r^2 + \eta^2 \lVert g_x \rVert^2$.
 # And by the factor $1/r$ a longer vector gets a smaller gradient.
@@ -366,14 +370,14 @@ axes.set_title("steps leave at a right angle")
 style.show(
     figure,
     alt="The path of a vector in the plane, ten steps from lower right to almost straight up. Each "
-    "step leaves at a right angle to the vector and ends on a larger circle; they become shorter.",
+    "step leaves at a right angle to the vector and ends on a larger circle; the last are tiny.",
 )
 
 # %% [markdown]
 # The matrix that makes the queries inherits this.
 # Multiplied by any factor it makes the same unit queries, so the loss does not change along its
 # own direction, and its gradient is orthogonal to it.
-# The sum over all entries of weight times gradient is 0.
+# The sum over all entries, of the entry times its gradient, is 0.
 
 # %%
 inputs, matrix = torch.randn(16, 32), torch.randn(32, d, requires_grad=True)
@@ -399,7 +403,7 @@ unit(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
 # points nowhere.
 #
 # The second trap is precision.
-# A float16 number ends at 65504.
+# The largest float16 number is 65504.
 # A query of 64 entries of 40 is not extreme, but 64 · 40² = 102400 is beyond that: the length
 # becomes infinite, and the query zero.
 # At the other end, squares below 3 · 10⁻⁸ round to 0, and small vectors are divided by 0.
@@ -433,7 +437,7 @@ for entry in (40.0, 1.0, 0.0001, 0.0):
 # %% [markdown]
 # One sharp edge remains. Below the tiny number the division is by 1e-12, so the gradient at a
 # zero vector is $10^{12}$ times what arrives.
-# A vector that is exactly zero should not be one that training moves.
+# So no vector that training moves should be exactly zero.
 
 # %%
 zero = torch.zeros(2, requires_grad=True)
@@ -550,7 +554,8 @@ _ = interact(draw_growth, c=slider)
 # ## Does it help training?
 #
 # Now a small model learns to look things up.
-# Each of 8 tokens carries a name, a name that it *wants*, and a cargo, each one of 8.
+# There are 8 names and 8 kinds of cargo.
+# Each of 8 tokens carries a name of its own, a name that it *wants*, and a cargo.
 # The task: tell the cargo of the token whose name you want.
 # Attention solves it when the query of a wanted name finds the key of the same name.
 #
@@ -566,26 +571,28 @@ def texts(count):
     names = torch.rand(count, 8).argsort(dim=-1)  # each name once
     wishes, cargo = torch.randint(8, (2, count, 8))
     x = table[0][names] + table[1][wishes] + table[2][cargo]
-    return x, cargo.gather(1, names.argsort(dim=-1).gather(1, wishes))
+    places = names.argsort(dim=-1)  # (count, 8): which token carries name 0, name 1, ...
+    return x, cargo.gather(1, places.gather(1, wishes))
 
 
 # %% [markdown]
 # The model is one head and a table that turns its output into 8 logits for the answer.
-# Three copies with different random starts train side by side.
-# Their losses are added, and no gradient crosses from one to another.
-# `growth` multiplies the matrices of queries and keys at the start.
+# For each number in `growths`, three copies with different random starts train side by side; the
+# number multiplies their matrices of queries and keys at the start.
+# The losses of all are added, and no gradient crosses from one copy to another.
 
 
 # %%
 class Lookups(nn.Module):
-    def __init__(self, normed, growth=1.0, factor=8.0, size=16):
+    def __init__(self, normed, growths=(1,), factor=8.0, size=16):
         super().__init__()
         self.normed, self.factor = normed, factor if normed else 1 / math.sqrt(size)
         start = torch.randn(3, 3, 64, size) / math.sqrt(64)  # (q k v, copy, feature, size)
-        start[:2] *= growth
-        self.to_qkv = nn.Parameter(start)
-        self.to_answer = nn.Parameter(torch.randn(3, size, 8) / math.sqrt(size))
-        self.scales = nn.Parameter(torch.ones(2, 3, 1, 1, size))  # (q k, copy, 1, 1, size)
+        grown = [start * torch.tensor([g, g, 1.0])[:, None, None, None] for g in growths]
+        self.to_qkv = nn.Parameter(torch.cat(grown, dim=1))
+        to_answer = torch.randn(3, size, 8) / math.sqrt(size)
+        self.to_answer = nn.Parameter(to_answer.repeat(len(growths), 1, 1))
+        self.scales = nn.Parameter(torch.ones(2, 3 * len(growths), 1, 1, size))
 
     def forward(self, x):
         q, k, v = einsum(x, self.to_qkv, "b n f, qkv c f size -> qkv c b n size")
@@ -596,22 +603,22 @@ class Lookups(nn.Module):
 
 
 # %%
-def train(model, rate, optimiser=torch.optim.Adam, steps=120):
-    """Train the copies; return their losses at every step (steps, 3), and their largest logit."""
+def train(model, rate, optimiser=torch.optim.Adam, steps=100):
+    """Train the copies; return their losses (steps, copy) and largest logits (copy,)."""
     torch.manual_seed(1)  # the same texts for all
     optimiser, losses = optimiser(model.parameters(), lr=rate), []
     for _ in range(steps):
         x, answers = texts(16)
         own = F.cross_entropy(
             rearrange(model(x), "c b n a -> b a c n"),
-            answers[:, None].expand(-1, 3, -1),
+            answers[:, None].expand(-1, len(model.to_answer), -1),
             reduction="none",
         )
         losses.append(own.mean(dim=(0, 2)))  # (copy,)
         optimiser.zero_grad()
         losses[-1].sum().backward()
         optimiser.step()
-    return torch.stack(losses).detach(), float(model.logits.detach().abs().max())
+    return torch.stack(losses).detach(), model.logits.detach().abs().amax(dim=(1, 2, 3))
 
 
 # %% [markdown]
@@ -619,42 +626,40 @@ def train(model, rate, optimiser=torch.optim.Adam, steps=120):
 # right answer.
 # Guessing costs ln 8 = 2.08.
 # We call a copy taught when its loss over the last 20 steps is below 0.5.
-# Each setting trains at four step sizes, with the optimiser Adam, which most models use: it moves
+# Both kinds train at four step sizes, with the optimiser Adam, which most models use: it moves
 # each number by about the step size, however small its gradient.
-# First the ordinary start; then queries and keys that have grown by 8.
-# The table has the three smaller step sizes, the picture below all four.
-
-
-# %%
-def compare(growth):
-    """Train at every step size; print at which all three copies are taught; return the runs."""
-    runs = {}
-    for normed in (False, True):
-        for rate in rates:
-            torch.manual_seed(0)
-            runs[normed, rate] = train(Lookups(normed, growth), rate)
-        taught = [bool((runs[normed, rate][0][-20:].mean(0) < 0.5).all()) for rate in rates[:3]]
-        row = " ".join(f"{'all taught' if good else 'not all':>12}" for good in taught)
-        print(f"growth {growth}, {'with   ' if normed else 'without'}", row)
-    return runs
-
+# Three copies have the ordinary start; three have the same start, but queries and keys grown by 8.
 
 # %%
 rates = (0.01, 0.03, 0.1, 0.3)
+runs = {}
+for normed in (False, True):
+    for rate in rates:
+        torch.manual_seed(0)
+        runs[normed, rate] = train(Lookups(normed, growths=(1, 8)), rate)
+
+# %%
+ordinary, grown = slice(0, 3), slice(3, 6)  # the copies
 print("step size        ", " ".join(f"{rate:12}" for rate in rates[:3]))
-ordinary = compare(growth=1)
-grown = compare(growth=8)
+for growth, copies in ((1, ordinary), (8, grown)):
+    for normed in (False, True):
+        ends = [runs[normed, rate][0][-20:, copies].mean(dim=0) for rate in rates[:3]]  # (3,) each
+        row = " ".join(f"{'all taught' if (end < 0.5).all() else 'not all':>12}" for end in ends)
+        print(f"growth {growth}, {'with   ' if normed else 'without'}", row)
+
+# %% [markdown]
+# The picture has each copy by itself, and the largest step size as well.
 
 
 # %%
-def draw_runs(axes, runs, title):
+def draw_runs(axes, copies, title):
     for normed, marker, colour in ((False, "x", style.KEY), (True, "o", style.QUERY)):
         for rate in rates:
-            ends = runs[normed, rate][0][-20:].mean(dim=0)  # (copy,)
+            ends = runs[normed, rate][0][-20:, copies].mean(dim=0)  # (3,)
             apart = 1.06 if normed else 1 / 1.06
             axes.plot([rate * apart] * 3, ends, marker, color=colour, mfc="none")
         axes.plot([], [], marker, color=colour, mfc="none", label="with" if normed else "without")
-    axes.axhline(math.log(8), color=style.MASK, ls=":")
+    axes.axhline(math.log(8), color=style.MASK, ls=":", label="guessing")
     axes.set(title=title, xlabel="step size", xscale="log", ylim=(-0.1, 3))
     axes.set_xticks(rates, rates)
     axes.minorticks_off()
@@ -669,30 +674,38 @@ style.show(
     figure,
     alt="Loss at the end against step size, three copies each. At an ordinary start both kinds end "
     "near 0 at 0.01 and 0.03, and only the normalised ones at 0.1. Grown by 8, those without "
-    "stay near or above 1 everywhere, and the normalised ones end near 0 up to 0.1.",
+    "stay well above 1 everywhere, and the normalised ones end near 0 up to 0.1. At 0.3 the "
+    "normalised ones are scattered. A dotted line marks guessing.",
 )
 
 # %% [markdown]
 # At an ordinary start and modest step sizes both kinds learn: qk norm is not needed.
 # At 0.1 only the normalised copies do.
-# Queries and keys that have grown by 8 keep the others from learning at every step size tried; the
-# normalised ones do not notice.
-# At 0.3 nothing is sure. The normalised copies may or may not learn there: change the seed in
-# `compare` and see.
+# When queries and keys have grown by 8, the others are not taught in these 100 steps at any step
+# size; the normalised ones are, up to 0.1.
+# At 0.3 some of the normalised copies are taught and others not.
 #
-# What happened is in the logits. Here are the largest at step size 0.1.
+# Never, or only late? Here are grown copies without the normalisation, for three times as long.
 
 # %%
-for name, runs in (("ordinary", ordinary), ("grown   ", grown)):
-    (_, without), (_, with_norm) = runs[False, 0.1], runs[True, 0.1]
+torch.manual_seed(0)
+longer, _ = train(Lookups(False, growths=(8,)), 0.03, steps=300)
+print("taught after 300 steps:", bool((longer[-20:].mean(dim=0) < 0.5).all()))
+
+# %% [markdown]
+# Late, then, if the steps are small.
+# What holds them up shows in the logits. Here are the largest at step size 0.1.
+
+# %%
+for name, copies in (("ordinary", ordinary), ("grown   ", grown)):
+    without, with_norm = (runs[normed, 0.1][1][copies].max().item() for normed in (False, True))
     print(
-        name, "largest logit without above 500:", without > 500, "  with below 60:", with_norm < 60
+        name, f"largest logit without above 500: {without > 500}, with below 60: {with_norm < 60}"
     )
 
 # %% [markdown]
-# Without the normalisation Adam's large steps have driven the logits far out, where softmax has no
-# slope.
-# With it they have passed 8, because the learned scales have grown too; but not by much.
+# Without the normalisation the logits end far out, where softmax has almost no slope.
+# With it they stay far smaller: beyond 8 they can go only as far as the learned scales grow.
 #
 # It does not mend everything.
 # With plain gradient descent instead of Adam both kinds learn at step size 1, and at 3 both come
@@ -702,7 +715,7 @@ for name, runs in (("ordinary", ordinary), ("grown   ", grown)):
 for normed in (False, True):
     for rate in (1.0, 3.0):
         torch.manual_seed(0)
-        losses, _ = train(Lookups(normed), rate, torch.optim.SGD)
+        losses, _ = train(Lookups(normed), rate, torch.optim.SGD, steps=60)
         print(
             "with   " if normed else "without",
             f"step size {rate}: all taught:",
@@ -740,8 +753,9 @@ def with_gradients(output, inputs):
 
 
 # %% [markdown]
-# Compared are outputs and gradients: of the function, for vectors of several shapes, for zeros
-# and for float16; and of the heads, for the input and all weights.
+# Compared are outputs and gradients: of the function, for vectors of several shapes; and of the
+# heads, for the input and all weights.
+# For float16, zeros among it, the function's outputs are compared.
 # The block's one matrix has one gradient, whose rows for queries, keys and values are ours.
 
 # %% tags=["proof"]
@@ -782,8 +796,8 @@ print("largest error below 1e-11:", max((a - b).abs().max() for a, b in pairs).i
 #
 # Normalise, and leave out `qk_scale`.
 # Nothing fails, and the weights still sum to 1.
-# But no key can get more than its share of [A factor, or all is even](#A-factor,-or-all-is-even),
-# however well it fits.
+# But no key can get more than the curves of [A factor, or all is even](#A-factor,-or-all-is-even)
+# allow at s = 1, however well it fits.
 # Here is a query that *equals* its key, among 16 and among 1024 keys.
 # The third factor is what is left when one goes on dividing by √d: for d = 64 it is 1/8.
 
@@ -807,21 +821,23 @@ panels[0].set_ylabel("weight")
 style.show(
     figure,
     alt="Weights of a query that equals key 3 on 16 keys. With factor 8 key 3 has almost all; "
-    "with 1 it has little more than the others; with 1/8 all look alike.",
+    "with 1 it has about three times as much as each of the others; with 1/8 all look alike.",
 )
 
 # %% [markdown]
-# The symptom is attention that is even everywhere, in every head, from the first step on.
+# The symptom is attention that is almost even, in every head, from the first step on.
 # The block from which this one descends, in the package PaLM-rlhf-pytorch, had it: its constructor
 # stores the factor, its attention divides by √d and never reads it (version 0.8.0).
 #
 # Does training find a way out?
 # The learned scales could grow until they are the factor.
 # Our small model has d = 16, so the forgotten factor leaves 1/4.
+# Compare it with the copies from above that had the same start and the step size 0.01.
 
 # %%
-kept, forgotten = Lookups(True), Lookups(True, factor=1 / math.sqrt(16))
-with_factor, without_factor = train(kept, 0.01)[0], train(forgotten, 0.01)[0]
+torch.manual_seed(0)
+forgotten = Lookups(True, factor=1 / math.sqrt(16))
+with_factor, without_factor = runs[True, 0.01][0][:, ordinary], train(forgotten, 0.01)[0]
 late = [int((losses.mean(1) < 0.5).nonzero()[0]) for losses in (with_factor, without_factor)]
 grew = (forgotten.scales[0] * forgotten.scales[1]).abs().mean()
 print("at least twice as many steps to a loss of 0.5:", late[1] > 2 * late[0])
@@ -831,13 +847,13 @@ print("products of the scales more than 3 times what they were:", bool(grew > 3)
 figure, axes = plt.subplots(figsize=(7, 2.8))
 axes.plot(with_factor, color=style.QUERY, label=["with the factor", "", ""])
 axes.plot(without_factor, "--", color=style.KEY, label=["without", "", ""])
-axes.axhline(math.log(8), color=style.MASK, ls=":")
+axes.axhline(math.log(8), color=style.MASK, ls=":", label="guessing")
 axes.set(xlabel="step", ylabel="loss", ylim=(0, 3))
 axes.legend()
 style.show(
     figure,
     alt="Loss against step. With the factor all three copies are near zero after 40 steps; without "
-    "it they lie near the dotted line of guessing for longer and reach zero around step 100.",
+    "it they come down slowly from the dotted line of guessing, and are not at zero by step 100.",
 )
 
 # %% [markdown]
@@ -1058,15 +1074,15 @@ hint("qk_norm.gradient")
 # Logits grow with the square of the activations, and large logits leave softmax without a slope.
 # Queries and keys of length 1 have dot products between −1 and 1; learned scales and the factor
 # `qk_scale` set how far the logits may go, whatever the activations do.
-# The gradient through the normalisation turns a vector and never stretches it.
+# The gradient through the normalisation is orthogonal to the vector.
 # The length is taken in float32, zero stays zero, and the normalisation comes before the rotation.
 #
 # **References.**
 # Queries and keys of length 1, with one learned factor in place of 1/√d: Henry et al. 2020,
 # [arXiv:2010.04245](https://arxiv.org/abs/2010.04245).
-# Logits that grow until attention is one-hot, and normalised queries and keys as the cure, by
-# LayerNorm instead of the length: Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion
-# Parameters", [arXiv:2302.05442](https://arxiv.org/abs/2302.05442), section 2.
+# Logits that grow until attention falls onto one key, and normalised queries and keys as the cure,
+# by LayerNorm (lesson 07) instead of the length: Dehghani et al. 2023, "Scaling Vision Transformers
+# to 22 Billion Parameters", [arXiv:2302.05442](https://arxiv.org/abs/2302.05442), section 2.
 # The same in small models at large step sizes: Wortsman et al. 2023,
 # [arXiv:2309.14322](https://arxiv.org/abs/2309.14322).
 # Entropy collapse: Zhai et al. 2023, [arXiv:2303.06296](https://arxiv.org/abs/2303.06296).
