@@ -11,7 +11,8 @@ a first hour:
   zeta-edu lab                              open the lessons, on copies of your own
   zeta-edu generate "def add(a, b):"        let the shipped model go on with a line of Python
   zeta-edu view "def add(a, b):" -o a.html  write a page that shows what its heads look at
-  zeta-edu train --help                     train a model of your own on text of your own
+  zeta-edu train --text mine                train a model of your own on text of your own
+  zeta-edu finetune --text mine             teach the shipped model that text, in a small file
 
 "zeta-edu COMMAND --help" tells all that a command can do.
 """

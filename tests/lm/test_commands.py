@@ -169,6 +169,24 @@ def test_rows_of_the_log_beyond_the_checkpoint_are_written_once(folder):
     assert [row["step"] for row in rows(log)] == ["4", "10"]
 
 
+def test_a_kill_while_a_log_is_taken_up_again_loses_no_row(tmp_path, monkeypatch):
+    from zeta_edu.lm import reporting
+    from zeta_edu.lm.options import Progress
+
+    log = reporting.CsvLog(tmp_path / "log.csv", every=1)
+    log(Progress(step=1, tokens=1, loss=2.0, seconds=1.0))
+    log.close()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    again = reporting.CsvLog(tmp_path / "log.csv", every=1)
+    with pytest.raises(KeyboardInterrupt):
+        again(Progress(step=2, tokens=2, loss=2.0, seconds=1.0))
+    assert [row["step"] for row in rows(tmp_path / "log.csv")] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -381,7 +399,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(folder, capsys, mon
 
     def disk_full(number):
         calls.append(number)
-        if len(calls) == 6:  # tokenizer, tokens twice, facts, the first checkpoint; then this
+        if len(calls) == 7:  # tokenizer, tokens twice, facts, log, first checkpoint; then this
             raise OSError(28, "No space left on device")
         fsync(number)
 

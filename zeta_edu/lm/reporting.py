@@ -2,9 +2,11 @@
 
 import csv
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
+from zeta_edu.lm.files import write_atomically
 from zeta_edu.lm.options import Progress
 
 _COLUMNS = (
@@ -61,10 +63,12 @@ class CsvLog:
         if first_step > 1 and self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if _step(row) < first_step]
-        file = self.path.open("w", newline="")
-        writer = csv.writer(file, lineterminator="\n")
+        kept = StringIO()
+        writer = csv.writer(kept, lineterminator="\n")
         writer.writerows([_COLUMNS, *(row for row in rows if len(row) == len(_COLUMNS))])
-        return file
+        # In one step: a kill in the midst of it would lose the rows.
+        write_atomically(self.path, kept.getvalue().encode())
+        return self.path.open("a", newline="")
 
 
 class TensorBoardLog:
