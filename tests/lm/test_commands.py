@@ -362,6 +362,14 @@ def test_the_results_are_no_part_of_the_text(folder, capsys):
     assert "3 files to train on" in capsys.readouterr().out
 
 
+def test_a_text_learned_by_heart_is_told(folder, capsys):
+    (folder / "few").mkdir()
+    (folder / "few" / "a.txt").write_text("one two three four five six seven eight nine ten\n" * 2)
+    (folder / "few" / "b.txt").write_text("zebra quick jumps over my lazy fox\n" * 3)
+    train("--text few --steps 80 --lr 0.03")
+    assert re.search(r"validation was best at step \d+ .*by heart", capsys.readouterr().out)
+
+
 def test_a_text_that_changes_meanwhile_changes_nothing(folder, monkeypatch):
     train("--out unbroken")
     from zeta_edu.lm import reporting

@@ -155,6 +155,12 @@ def _finish(
     )
     card = model_card.model_card(facts, model, options, progress)
     write_atomically(Path(arguments.out) / running.CARD, card.encode())
+    best = min(progress.validation, key=lambda step: progress.validation[step])
+    if progress.validation[best] < 0.98 * progress.validation[progress.step]:
+        parallel.say(
+            f"validation was best at step {best:,} ({progress.validation[best]:.3f}): after it the "
+            f"model learned its text by heart; more text helps, or --steps {best}"
+        )
     parallel.say(
         f"{progress.step:,} steps, {progress.tokens:,} tokens: training loss {progress.loss:.3f}, "
         f"validation loss {loss:.3f} ({bits:.3f} bits per byte)\n"
