@@ -118,3 +118,18 @@ views.lora_view(0.2 * torch.randn(24, 32), adapter)
 
 # %%
 views.block_view(block, x, tokens=tokens)
+
+# %% [markdown]
+# ## Linked to other widgets
+#
+# `.live()` gives a widget with a trait for each control, to read, set and link.
+# Here a slider of ipywidgets and the position of the query move each other; put both into one
+# `VBox([slider, live])` to see it.
+
+# %%
+from ipywidgets import IntSlider, link
+
+live, slider = views.rotary_view(16).live(), IntSlider(48, min=0, max=127)
+linked = link((slider, "value"), (live, "m"))
+slider.value = 100
+live.m
