@@ -1,7 +1,7 @@
 """The attention view against BertViz and CircuitsVis, on the same tensors, in one browser.
 
     pip install -c constraints.txt -e ".[bench]"
-    python -m benchmarks views
+    python -m benchmarks views      (or "views 2" for the first two sizes; the last takes minutes)
 
 Measured: what has to reach the browser; the time from opening the page to the first picture; the
 time from the choice of another layer to the next frame; and whether it draws with the network off.
@@ -179,9 +179,11 @@ def draws_offline(browser: Any, tool: Tool, page: Path) -> str:
     return "yes" if drawn else "no"
 
 
-def compare(browser: Any, folder: Path, libraries: dict[str, str]) -> list[list[str]]:
+def compare(
+    browser: Any, folder: Path, libraries: dict[str, str], sizes_wanted: int
+) -> list[list[str]]:
     rows = []
-    for shape in SHAPES:
+    for shape in SHAPES[:sizes_wanted]:
         weights, words = causal(*shape), [f"t{i}" for i in range(shape[2])]
         for tool in TOOLS:
             page = folder / f"{tool.name}.html"
@@ -196,16 +198,19 @@ def compare(browser: Any, folder: Path, libraries: dict[str, str]) -> list[list[
     return rows
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        rows = compare(browser, folder, fetch_libraries(folder))
+        wanted = int(arguments[0]) if arguments else len(SHAPES)
+        rows = compare(browser, folder, fetch_libraries(folder), wanted)
         browser.close()
     head = ["layers × heads × tokens", "", "needed, MB", "first picture, ms", "another layer, ms"]
-    said = report.circumstances("python -m benchmarks views", ["torch", "bertviz", "circuitsvis"])
+    said = report.circumstances(
+        " ".join(["python -m benchmarks views", *arguments]), ["torch", "bertviz", "circuitsvis"]
+    )
     text = f"## Views\n\n{report.table([*head, 'draws offline'], rows)}\n\n{said} {NOTE}"
     report.write("views", text)
 
