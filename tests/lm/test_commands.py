@@ -5,6 +5,8 @@ import io
 import re
 import shlex
 import sys
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 
 from zeta_edu import load_lora
 from zeta_edu.cli import main
-from zeta_edu.lm import load_pretrained
+from zeta_edu.lm import load_pretrained, reporting
 
 SMALL = "--dim 16 --depth 2 --heads 2 --dim-head 8 --vocab 300 --length 16 --batch 4 --warmup 2"
 SHORT = "--steps 8 --evaluate-every 4 --save-every 4 --threads 1"
@@ -122,10 +124,9 @@ def test_a_folder_with_braces_in_its_name_is_text_too(folder):
     assert "found at `{mine}`" in (folder / "out" / "README.md").read_text()
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, capsys, monkeypatch):
-    train("--out unbroken")
-    from zeta_edu.lm import reporting
-
+@contextmanager
+def interrupted_at_step_6():
+    """Ctrl-C, as soon as the sixth step is told."""
     show = reporting.ProgressBar.__call__
 
     def interrupt(self, progress):
@@ -133,10 +134,15 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, capsys, m
         if progress.step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", interrupt)
-    train(expect=130)
+    with patch.object(reporting.ProgressBar, "__call__", interrupt):
+        yield
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(folder, capsys):
+    train("--out unbroken")
+    with interrupted_at_step_6():
+        train(expect=130)
     assert "--resume goes on" in capsys.readouterr().out
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
     capsys.readouterr()
     train("--resume")
     shown = capsys.readouterr().err
@@ -303,21 +309,11 @@ def test_an_adapter_is_trained_saved_and_put_on(folder, capsys):
     assert difference.abs().max() > 1e-4
 
 
-def test_a_stopped_finetuning_goes_on(folder, monkeypatch):
-    from zeta_edu.lm import reporting
-
+def test_a_stopped_finetuning_goes_on(folder):
     train()
     finetune("--out unbroken")
-    show = reporting.ProgressBar.__call__
-
-    def interrupt(self, progress):
-        show(self, progress)
-        if progress.step == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", interrupt)
-    finetune(expect=130)
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
+    with interrupted_at_step_6():
+        finetune(expect=130)
     finetune("--resume")
     tuned, unbroken = (
         load_file(folder / out / "adapter.safetensors") for out in ("tuned", "unbroken")
@@ -370,20 +366,10 @@ def test_a_text_learned_by_heart_is_told(folder, capsys):
     assert re.search(r"validation was best at step \d+ .*by heart", capsys.readouterr().out)
 
 
-def test_a_text_that_changes_meanwhile_changes_nothing(folder, monkeypatch):
+def test_a_text_that_changes_meanwhile_changes_nothing(folder):
     train("--out unbroken")
-    from zeta_edu.lm import reporting
-
-    show = reporting.ProgressBar.__call__
-
-    def interrupt(self, progress):
-        show(self, progress)
-        if progress.step == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", interrupt)
-    train(expect=130)
-    monkeypatch.setattr(reporting.ProgressBar, "__call__", show)
+    with interrupted_at_step_6():
+        train(expect=130)
     (folder / "mine" / "0.py").unlink()
     train("--resume")
     files = [(folder / out / "model.safetensors").read_bytes() for out in ("out", "unbroken")]

@@ -60,7 +60,7 @@ class FlashView extends Frame {
     return false;
   }
 
-  running_at(name, row) {
+  runningAt(name, row) {
     return this.arrays[name][this.now.step * this.state.queries + row];
   }
 
@@ -114,10 +114,10 @@ class FlashView extends Frame {
     const head = ["query", "largest score", "sum of powers", "earlier sums ×"];
     const body = [];
     for (let row = top; row < bottom; row++) {
-      const rescale = this.running_at("rescale", row);
+      const rescale = this.runningAt("rescale", row);
       const cells = [
-        digits(this.running_at("maximum", row)),
-        digits(this.running_at("total", row)),
+        digits(this.runningAt("maximum", row)),
+        digits(this.runningAt("total", row)),
         this.firstTile() ? "–" : digits(rescale),
       ];
       const name = h("td", { class: "asks" }, this.state.labels[row + this.offset]);
@@ -141,7 +141,7 @@ class FlashView extends Frame {
 
   // The largest difference from softmax over whole rows, for queries that are done.
   gap() {
-    const { rows, columns, width } = this.state;
+    const { rows, width } = this.state;
     const last = rows.length - 1;
     const mixed = this.output();
     let most = 0;
@@ -150,7 +150,7 @@ class FlashView extends Frame {
     for (let i = 0; i < done * width; i++) {
       most = Math.max(most, Math.abs(mixed[i] - this.arrays.exact[i]));
     }
-    return { done, most, columns };
+    return { done, most };
   }
 
   heading() {
@@ -184,7 +184,7 @@ class FlashView extends Frame {
     const tile = `Queries ${rows[0]} to ${rows[1] - 1} meet keys ${columns[0]} to ${columns[1] - 1}. `;
     if (this.firstTile()) return `${tile}Their largest scores and sums start here.`;
     const grown = [];
-    for (let row = rows[0]; row < rows[1]; row++) if (this.running_at("rescale", row) < 1) grown.push(row);
+    for (let row = rows[0]; row < rows[1]; row++) if (this.runningAt("rescale", row) < 1) grown.push(row);
     if (!grown.length) return `${tile}No larger score turns up, so the earlier sums stay as they are.`;
     const count = grown.length === 1 ? "One query finds" : `${grown.length} queries find`;
     return `${tile}${count} a larger score: the earlier sums are multiplied down before the new powers are added.`;
