@@ -48,7 +48,7 @@ def _attention(tokens: Sequence[str] = TOKENS) -> View:
 
 
 def _mask(tokens: Sequence[str] = TOKENS) -> View:
-    return mask_view(2 * _randn(8, 8), tokens=list(tokens))
+    return mask_view(2 * _randn(8, 8), tokens=list(tokens), padding=2)  # or its side says nothing
 
 
 def _flash(tokens: Sequence[str] = TOKENS) -> View:
