@@ -31,7 +31,7 @@ def test_help_names_every_command_and_shows_how_to_begin(
         cli.main(["--help"])
     shown = capsys.readouterr().out
     assert end.value.code == 0
-    for command in ("lab", "train", "generate", "view"):
+    for command in ("lab", "train", "finetune", "generate", "view"):
         assert f"zeta-edu {command}" in shown
 
 
@@ -40,7 +40,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a first hour:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["lab", "train", "generate", "view"])
+@pytest.mark.parametrize("command", ["lab", "train", "finetune", "generate", "view"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

@@ -45,7 +45,7 @@ def add_lora(
     >>> sum(p.numel() for p in block.parameters() if p.requires_grad)
     224
     """
-    targets, blocks = check_targets(targets), _blocks(model)
+    targets, blocks = check_targets(targets), _blocks(model).values()
     _check_free(model, targets, name)
     loras = [
         _new_lora(block, target, rank, alpha, dropout) for block in blocks for target in targets
@@ -67,8 +67,7 @@ def lora_places(model: nn.Module, targets: Sequence[str]) -> dict[str, torch.Siz
     """Return the paths in a model where adapters may be, with the shape (out, in) of the weight."""
     return {
         f"{path}.{target}".removeprefix("."): _target_weight(block, target).shape
-        for path, block in model.named_modules()
-        if isinstance(block, TransformerBlock)
+        for path, block in _blocks(model).items()
         for target in targets
     }
 
@@ -77,8 +76,7 @@ def adapter_modules(model: nn.Module, name: str) -> dict[str, LoRA]:
     """Return the modules of the adapter of that name, by paths as in `lora_places`."""
     return {
         f"{path}.{target}".removeprefix("."): lora
-        for path, block in model.named_modules()
-        if isinstance(block, TransformerBlock)
+        for path, block in _blocks(model).items()
         for target in FinetuneModules.NAMES
         if isinstance(place := getattr(block.finetune_modules, target), Adapters)
         and isinstance(lora := dict(place.items()).get(name), LoRA)
@@ -203,10 +201,11 @@ def _target_weight(block: TransformerBlock, target: str) -> Tensor:
     return rows["qkv".index(target)]
 
 
-def _blocks(model: nn.Module) -> list[TransformerBlock]:
+def _blocks(model: nn.Module) -> dict[str, TransformerBlock]:
+    """Every block of a model by its path, or say why there is none."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    blocks = [part for part in model.modules() if isinstance(part, TransformerBlock)]
+    blocks = {path: m for path, m in model.named_modules() if isinstance(m, TransformerBlock)}
     if not blocks:
         raise ValueError(f"model must contain a TransformerBlock, got {type(model).__name__}")
     return blocks
@@ -214,7 +213,7 @@ def _blocks(model: nn.Module) -> list[TransformerBlock]:
 
 def _places(model: nn.Module) -> Iterator[tuple[TransformerBlock, str, Adapters]]:
     """Every place in a model that has adapters."""
-    for block in _blocks(model):
+    for block in _blocks(model).values():
         for target in FinetuneModules.NAMES:
             place = getattr(block.finetune_modules, target)
             if isinstance(place, Adapters):
@@ -240,7 +239,7 @@ def _check_free(model: nn.Module, targets: Sequence[str], name: str) -> None:
     for _, _, place in _places(model):
         if place.merged is not None:
             raise ValueError(f"adapter {place.merged!r} is merged: call unmerge_lora first")
-    for block in _blocks(model):
+    for block in _blocks(model).values():
         for target in targets:
             place = getattr(block.finetune_modules, target)
             if not isinstance(place, Adapters | None):

@@ -103,6 +103,8 @@ def test_what_is_not_there_is_not_saved(tmp_path: Path):
         save_lora(language_model(), tmp_path / "mine")
     with pytest.raises(ValueError, match=r"\['default'\], got 'other'"):
         save_lora(adapted(), tmp_path / "mine", "other")
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        save_lora("python-small", tmp_path / "mine")
     model = adapted()
     with torch.no_grad():
         model.blocks[1].finetune_modules.k["default"].A[0, 0] = torch.nan

@@ -44,8 +44,11 @@ def save_lora(
             not given.
 
     Raises:
+        TypeError: `model` is no module.
         ValueError: the model has no adapter of that name, or a number in it is not finite, in
             itself or once in `dtype`.
+
+    Source: the factors A and B of Hu et al. 2021, LoRA (arXiv:2106.09685), section 4.1.
 
     >>> import tempfile
     >>> from zeta_edu import TransformerBlock
@@ -92,7 +95,11 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: the file is damaged, no adapter, or one for a model of another shape.
+        TypeError: `model` is no module, or `path` neither a string nor a path.
+        ValueError: the file is damaged, no adapter, or one for a model of another shape; the
+            model has an adapter of that name.
+
+    Source: the factors A and B of Hu et al. 2021, LoRA (arXiv:2106.09685), section 4.1.
 
     >>> import tempfile
     >>> from zeta_edu import TransformerBlock

@@ -10,7 +10,7 @@ try:
     from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 except ImportError:
     raise ImportError(
-        "the huggingface_hub package is missing; install it with: pip install huggingface_hub"
+        "the huggingface_hub package is missing; install it with: pip install 'zeta-edu[hub]'"
     ) from None
 
 from zeta_edu.lm.checkpoints import CONFIG, TOKENIZER, WEIGHTS, load_model, save_model

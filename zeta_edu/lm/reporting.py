@@ -171,6 +171,6 @@ def _import_summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ImportError(
-            "the tensorboard package is missing; install it with: pip install tensorboard"
+            "the tensorboard package is missing; install it with: pip install 'zeta-edu[log]'"
         ) from None
     return SummaryWriter
