@@ -9,9 +9,11 @@ BertViz loads its libraries from the network; they are taken from npm and served
 delay. CircuitsVis is asked for its offline form, which carries its script.
 """
 
+import multiprocessing
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +23,9 @@ import torch
 from benchmarks import report
 
 SHAPES = ((2, 4, 16), (6, 8, 64), (12, 8, 256))
-PATIENCE = 120_000  # milliseconds
-OPENINGS, LARGE = 5, 20e6  # a page larger than so many bytes is opened once
+PATIENCE = 120  # seconds: for one picture, and after so many a page is not opened again
+GIVE_UP = 3 * PATIENCE  # a page that keeps the browser busy for longer is left alone
+OPENINGS = 5
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 # What BertViz asks the network for, and where npm has it.
@@ -127,37 +130,50 @@ def fetch_libraries(folder: Path) -> dict[str, str]:
 
 
 def measure(
-    browser: Any, tool: Tool, page: Path, libraries: dict[str, str], shape: tuple[int, int, int]
-) -> tuple[float, float]:
-    """Return milliseconds to the first picture and of a change of layer: the medians of each."""
-    firsts, changes = [], []
-    for _ in range(OPENINGS if page.stat().st_size < LARGE else 1):
-        context = browser.new_context(viewport={"width": 1200, "height": 900})
-        context.set_default_timeout(PATIENCE)
-        context.route("http*://**/*", lambda route: serve(route, libraries))
-        shown = context.new_page()
-        shown.goto(page.as_uri(), wait_until="commit")
-        look = FIRST.replace("DRAWN", tool.drawn).replace("PATIENCE", str(PATIENCE))
-        firsts.append(shown.evaluate(look))
-        if firsts[-1] is None:
-            raise TimeoutError
-        for layer in range(1, min(shape[0], 4)):
-            code = CHANGE.replace("CHOOSE", tool.choose_layer)
-            changes.append(shown.evaluate(code, [layer, shape[1]]))
-        context.close()
-    return statistics.median(firsts), statistics.median(changes)
+    tool: str, page: Path, libraries: dict[str, str], shape: tuple[int, int, int]
+) -> tuple[list[float], list[float]]:
+    """Return milliseconds to the first picture and of changes of layer, of several openings."""
+    from playwright.sync_api import sync_playwright
+
+    chosen = next(one for one in TOOLS if one.name == tool)
+    look = FIRST.replace("DRAWN", chosen.drawn).replace("PATIENCE", str(1000 * PATIENCE))
+    change = CHANGE.replace("CHOOSE", chosen.choose_layer)
+    firsts: list[float] = []
+    changes: list[float] = []
+    began = time.monotonic()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        while len(firsts) < OPENINGS and time.monotonic() - began < PATIENCE:
+            context = browser.new_context(viewport={"width": 1200, "height": 900})
+            context.route("http*://**/*", lambda route: serve(route, libraries))
+            shown = context.new_page()
+            shown.goto(page.as_uri(), wait_until="commit", timeout=1000 * PATIENCE)
+            first = shown.evaluate(look)
+            if first is None:
+                raise TimeoutError
+            firsts.append(first)
+            for layer in range(1, min(shape[0], 4)):
+                changes.append(shown.evaluate(change, [layer, shape[1]]))
+            context.close()
+        browser.close()
+    return firsts, changes
 
 
 def measured(*arguments: Any) -> list[str]:
-    """The two figures in words; a page that brings the browser down, or never draws, has none."""
-    from playwright.sync_api import Error
+    """The two medians in words; a page that never draws, or brings the browser down, has none.
 
+    In a process of its own: a page that keeps the browser busy cannot be asked to stop.
+    """
+    pool = multiprocessing.get_context("spawn").Pool(1)
     try:
-        return [f"{milliseconds:.0f}" for milliseconds in measure(*arguments)]
-    except TimeoutError:
-        return [f"none in {PATIENCE / 1000:.0f} s", "none"]
-    except Error as error:
+        firsts, changes = pool.apply_async(measure, arguments).get(GIVE_UP)
+    except (TimeoutError, multiprocessing.TimeoutError):
+        return ["none", "none"]
+    except Exception as error:
         return [f"none: {type(error).__name__}", "none"]
+    finally:
+        pool.terminate()
+    return [f"{statistics.median(times):.0f}" for times in (firsts, changes)]
 
 
 def serve(route: Any, libraries: dict[str, str]) -> None:
@@ -168,20 +184,21 @@ def serve(route: Any, libraries: dict[str, str]) -> None:
     route.abort()
 
 
-def draws_offline(browser: Any, tool: Tool, page: Path) -> str:
-    context = browser.new_context()
-    context.route("http*://**/*", lambda route: route.abort())
-    shown = context.new_page()
-    shown.goto(page.as_uri())
-    shown.wait_for_timeout(3000)
-    drawn = shown.evaluate(tool.drawn)
-    context.close()
+def draws_offline(tool: Tool, page: Path) -> str:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        shown = browser.new_page()
+        shown.route("http*://**/*", lambda route: route.abort())
+        shown.goto(page.as_uri())
+        shown.wait_for_timeout(3000)
+        drawn = shown.evaluate(tool.drawn)
+        browser.close()
     return "yes" if drawn else "no"
 
 
-def compare(
-    browser: Any, folder: Path, libraries: dict[str, str], sizes_wanted: int
-) -> list[list[str]]:
+def compare(folder: Path, libraries: dict[str, str], sizes_wanted: int) -> list[list[str]]:
     rows = []
     for shape in SHAPES[:sizes_wanted]:
         weights, words = causal(*shape), [f"t{i}" for i in range(shape[2])]
@@ -192,21 +209,17 @@ def compare(
             size = page.stat().st_size + sum(map(len, needed))
             sizes = " × ".join(map(str, shape))
             row = [sizes, tool.name, f"{size / 1e6:.2f}"]
-            row += measured(browser, tool, page, libraries, shape)
-            rows.append([*row, draws_offline(browser, tool, page) if shape == SHAPES[0] else "–"])
+            row += measured(tool.name, page, libraries, shape)
+            rows.append([*row, draws_offline(tool, page) if shape == SHAPES[0] else "–"])
             print("  ".join(rows[-1]), flush=True)
     return rows
 
 
 def main(arguments: list[str]) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         wanted = int(arguments[0]) if arguments else len(SHAPES)
-        rows = compare(browser, folder, fetch_libraries(folder), wanted)
-        browser.close()
+        rows = compare(folder, fetch_libraries(folder), wanted)
     head = ["layers × heads × tokens", "", "needed, MB", "first picture, ms", "another layer, ms"]
     said = report.circumstances(
         " ".join(["python -m benchmarks views", *arguments]), ["torch", "bertviz", "circuitsvis"]
@@ -216,9 +229,10 @@ def main(arguments: list[str]) -> None:
 
 
 NOTE = (
-    f"Medians of {OPENINGS} openings in headless Chromium (one, where a page has more than "
-    f"{LARGE / 1e6:.0f} MB). The size is all that has to reach the browser: BertViz's `head_view` "
-    "with require.js, d3 and jQuery, which it loads from the network and which are served to it "
-    "here without delay; CircuitsVis' `attention_heads`, all layers' heads in one, in its offline "
-    "form. Whether a page draws offline was tried with the smallest."
+    f"Medians of {OPENINGS} openings in headless Chromium, or of as many as {PATIENCE} s allow; "
+    f"none, where there was no picture within {PATIENCE} s. The size is all that has to reach the "
+    "browser: BertViz's `head_view` with require.js, d3 and jQuery, which it loads from the "
+    "network and which are served to it here without delay; CircuitsVis' `attention_heads`, all "
+    "layers' heads in one, in its offline form. Whether a page draws offline was tried with the "
+    "smallest."
 )
