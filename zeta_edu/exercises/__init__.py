@@ -10,14 +10,25 @@ Examples:
 
 import difflib
 
-from zeta_edu.exercises import attention, feedforward, heads, masks, qk_norm, rotary, start, xpos
+from zeta_edu.exercises import (
+    attention,
+    cache,
+    feedforward,
+    flash,
+    heads,
+    masks,
+    qk_norm,
+    rotary,
+    start,
+    xpos,
+)
 from zeta_edu.exercises.exercise import Exercise
 from zeta_edu.exercises.judging import judge
 from zeta_edu.exercises.keeping import done_exercises, keep_done
 
 __all__ = ["check", "hint", "progress"]
 
-LESSONS = (start, attention, heads, masks, rotary, xpos, qk_norm, feedforward)
+LESSONS = (start, attention, heads, masks, rotary, xpos, qk_norm, feedforward, flash, cache)
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
 
 _MARKS = {"not started": "·", "not yet": "✗", "done": "✓"}
