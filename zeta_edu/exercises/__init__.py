@@ -16,6 +16,7 @@ from zeta_edu.exercises import (
     feedforward,
     flash,
     heads,
+    lora,
     masks,
     qk_norm,
     rotary,
@@ -28,7 +29,7 @@ from zeta_edu.exercises.keeping import done_exercises, keep_done
 
 __all__ = ["check", "hint", "progress"]
 
-LESSONS = (start, attention, heads, masks, rotary, xpos, qk_norm, feedforward, flash, cache)
+LESSONS = (start, attention, heads, masks, rotary, xpos, qk_norm, feedforward, flash, cache, lora)
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
 
 _MARKS = {"not started": "·", "not yet": "✗", "done": "✓"}
