@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTENTION, ROTARY = "zeta_edu/attention.py", "zeta_edu/rotary.py"
+CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
 
 SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
@@ -87,6 +88,16 @@ CHANGES = {
         OUT_SUM,
         (BLOCK, "return attn_out + self.ff_out(ff)", "return x + attn_out + self.ff_out(ff)"),
         KEYS_AND_VALUES,
+    ],
+    "09": [
+        (CACHE, "self._keys[:, :, past:stop] = keys", "self._keys[:, :, past:stop] = values"),
+        (CACHE, "(old_keys, keys), dim=2)", "(old_keys, keys.detach()), dim=2)"),
+        (CACHE, "F.pad(self._values, (0, 0, 0, more))", "F.pad(self._values, (0, 0, more, 0))"),
+        (CACHE, 'for the next ones."""\n        self.length = 0', 'for the next ones."""'),
+        (CACHE, "self._values.index_select(0, index)", "self._values[: len(index)]"),
+        (BLOCK, "past = 0 if cache is None else cache.length", "past = 0"),
+        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
+        (ROTARY, "return (queries / decay[first:])", "return (queries * decay[first:])"),
     ],
 }
 
