@@ -13,8 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTENTION, ROTARY = "zeta_edu/attention.py", "zeta_edu/rotary.py"
+TILED = "zeta_edu/tiled.py"
 CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
+LORA, ADAPTERS = "zeta_edu/lora.py", "zeta_edu/adapters.py"
 
 SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
 WRONG_AXIS = (ATTENTION, "return scores.softmax(dim=-1", "return scores.softmax(dim=-2")
@@ -89,6 +91,18 @@ CHANGES = {
         (BLOCK, "return attn_out + self.ff_out(ff)", "return x + attn_out + self.ff_out(ff)"),
         KEYS_AND_VALUES,
     ],
+    "08": [
+        (TILED, "mixed = mixed * rescale + powers", "mixed = mixed + powers"),
+        (TILED, "rescale = (maximum - grown).exp()", "rescale = torch.ones_like(grown)"),
+        (TILED, "return columns.start <= rows.stop - 1", "return columns.start <= rows.start"),
+        (TILED, "return columns.start <= rows.stop - 1 + past", "return True"),
+        (TILED, "masked_fill(column > row,", "masked_fill(column >= row,"),
+        (TILED, "(step.maximum + step.total.log())", "(step.total.log())"),
+        (TILED, "(above @ values.mT - shift[..., rows, :])", "(above @ values.mT)"),
+        (TILED, "queries.shape[-1] ** -0.5 if", "queries.shape[-1] ** -1.0 if"),
+        (TILED, '"b (kv g) i d -> b kv g i d"', '"b (g kv) i d -> b kv g i d"'),
+        (TILED, "wide = torch.promote_types(queries.dtype, torch.float32)", "wide = queries.dtype"),
+    ],
     "09": [
         (CACHE, "self._keys[:, :, past:stop] = keys", "self._keys[:, :, past:stop] = values"),
         (CACHE, "(old_keys, keys), dim=2)", "(old_keys, keys.detach()), dim=2)"),
@@ -98,6 +112,19 @@ CHANGES = {
         (BLOCK, "past = 0 if cache is None else cache.length", "past = 0"),
         (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
         (ROTARY, "return (queries / decay[first:])", "return (queries * decay[first:])"),
+    ],
+    "10": [
+        (LORA, "(self.dropout(x) @ self.A) @ self.B * self.scale", "x @ self.A @ self.B"),
+        (LORA, "rank if alpha is None else alpha) / rank", "rank if alpha is None else alpha)"),
+        (LORA, "self.B = nn.Parameter(torch.zeros(", "self.B = nn.Parameter(torch.ones("),
+        (LORA, "self.A, -1 / math.sqrt(dim)", "self.A, 0 / math.sqrt(dim)"),
+        (LORA, "return projected + update", "return projected - update"),
+        (BLOCK, 'tuned.add("o", self.attn_out(heads), heads)', "self.attn_out(heads)"),
+        (BLOCK, "tuned.add(name, t, normed)", "tuned.add(name, t, x)"),
+        (ADAPTERS, "lora.B.to(precise)).T * lora.scale", "lora.B.to(precise)).T"),
+        (ADAPTERS, "weight.to(precise) + sign * update", "weight.to(precise) + update"),
+        (ADAPTERS, 'return rows["qkv".index(target)]', 'return rows["qvk".index(target)]'),
+        (ADAPTERS, "model.requires_grad_(False)", "model.requires_grad_(True)"),
     ],
 }
 
