@@ -16,6 +16,7 @@ from zeta_edu.exercises import (
     feedforward,
     flash,
     heads,
+    induction,
     lora,
     masks,
     qk_norm,
@@ -29,7 +30,20 @@ from zeta_edu.exercises.keeping import done_exercises, keep_done
 
 __all__ = ["check", "hint", "progress"]
 
-LESSONS = (start, attention, heads, masks, rotary, xpos, qk_norm, feedforward, flash, cache, lora)
+LESSONS = (
+    start,
+    attention,
+    heads,
+    masks,
+    rotary,
+    xpos,
+    qk_norm,
+    feedforward,
+    flash,
+    cache,
+    lora,
+    induction,
+)
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
 
 _MARKS = {"not started": "·", "not yet": "✗", "done": "✓"}
