@@ -322,7 +322,7 @@ for rows, tiles in plan(queries=6, keys=6, sizes=(2, 2), past=0):
 # By hand: queries 0 and 1 need the keys 0 and 1; queries 4 and 5 need all six.
 #
 # Move the slider to change the tiles of a table of 64 by 64.
-# Dark scores are needed; light ones are computed in vain, and then masked; white ones are skipped.
+# Blue scores are needed; green ones are computed in vain, and then masked; pale ones are skipped.
 # (In a page without a running Python you see one size only.)
 
 
@@ -631,8 +631,8 @@ print("largest error below 1e-12:", largest < 1e-12)
 # %% [markdown]
 # ## Measured: memory
 #
-# PyTorch's profiler notes every piece of memory that is taken and given back, also inside the
-# operations.
+# PyTorch's profiler notes every piece of memory that is taken and given back, here on the CPU, also
+# inside the operations.
 # Add them up in order of time, and the highest sum is the **peak**.
 # The inputs were there before, and are not in it.
 
@@ -668,10 +668,8 @@ peaks = {name: [peak(function, n) for n in lengths] for name, function in ways.i
 
 # %%
 for name, bytes_used in peaks.items():
-    tables = bytes_used[-1] / (4 * lengths[-1] ** 2)
-    print(
-        f"{name:9}: {tables:.1f} tables at 4096, {bytes_used[-1] / bytes_used[-2]:.1f} times 2048"
-    )
+    tables, growth = bytes_used[-1] / (4 * 4096**2), bytes_used[-1] / bytes_used[-2]
+    print(f"{name:9}: {tables:.1f} tables at 4096 tokens, {growth:.1f} times that at 2048")
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.4))
@@ -710,7 +708,7 @@ style.show(
 # A GPU has a large memory, and beside its arithmetic units a small, much faster one.
 # The paper of flash attention gives the figures of an A100: 40 to 80 GB that deliver 1.5 to 2 TB a
 # second, and 192 KB for each of 108 units, together about 19 TB a second.
-# To multiply is quick; to fetch and to put away is what one waits for.
+# In attention, it says, the time goes into fetching and putting away, not into multiplying.
 #
 # So count the numbers that travel between the two.
 # This stands for a tensor in the large memory.
@@ -817,16 +815,17 @@ for n_real, d_real, room in ((4096, 64, 8192), (65_536, 64, 8192), (65_536, 64, 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
 rooms, bounds = list(counted), torch.tensor([(n * d) ** 2 / room for room in counted])
-left.fill_between(rooms, 8 * bounds, 16 * bounds, color=style.LIGHT["line"])
-left.text(2100, 2e6, "8 to 16 n²d²/M", color=style.LIGHT["quiet"])
-left.loglog(rooms, list(counted.values()), "o", color=style.QUERY)
-left.axhline(by_regular, color=style.KEY, ls="--")
-left.set(title="counted, n = 1024, d = 32", xlabel="room M, numbers", ylabel="numbers moved")
+left.fill_between(rooms, 8e-6 * bounds, 16e-6 * bounds, color=style.LIGHT["line"])
+left.text(2100, 1.3, "8 to 16 n²d²/M", color=style.LIGHT["quiet"])
+left.loglog(rooms, [numbers / 1e6 for numbers in counted.values()], "o", color=style.QUERY)
+left.axhline(by_regular / 1e6, color=style.KEY, ls="--")
+left.set(title="counted, n = 1024, d = 32", xlabel="room M", ylabel="numbers moved, millions")
 left.set_xticks(rooms, rooms)
+left.set_yticks((0.5, 1, 2, 4, 8), (0.5, 1, 2, 4, 8))
 many = [2**power for power in range(10, 18)]
 right.loglog(many, [4 * m * m + 4 * m * 64 for m in many], "--", color=style.KEY, label="regular")
 right.loglog(many, [formula(m, 64, 98_304) for m in many], "o-", color=style.QUERY, label="ours")
-right.set(title="by formula, d = 64, M = 98,304", xlabel="tokens")
+right.set(title="formula, d = 64, M = 98,304", xlabel="tokens", ylabel="numbers moved")
 for axes in (left, right):
     axes.minorticks_off()
 right.legend()
@@ -864,7 +863,7 @@ print(f"{factor:.1f} times fewer numbers moved, at 8192 tokens and d = 64")
 # otherwise in Triton's interpreter, slowly.
 #
 # Step by step it does what `flash_forward` does.
-# One copy of the kernel runs for each tile of queries and each head, all at the same time.
+# One copy of the kernel runs for each tile of queries and each head, many at the same time.
 
 # %% tags=["solution"]
 if find_spec("triton"):
@@ -948,6 +947,7 @@ def forgetting(*forgotten):
 # 256 keys, in tiles of 64; of 200 queries, the smallest and the largest sum.
 
 # %%
+torch.manual_seed(1)  # the same numbers, whether Triton ran or not
 q, k, v = torch.randn(200, 64) / 4, torch.randn(256, 64), torch.randn(256, 64)  # q is scaled
 steps = {"nothing": (), "total": ("total",), "mixed": ("mixed",), "both": ("total", "mixed")}
 for name, forgotten in steps.items():
@@ -1179,9 +1179,10 @@ hint("flash.backward")
 # 1 (forward; its outer loop runs over the keys), algorithm 4 (backward), theorem 2 and proposition
 # 3 (reads and writes), section 2.1 (the memories of an A100).
 # The outer loop over the queries, and the single number *L*: Dao 2023,
-# [arXiv:2307.08691](https://arxiv.org/abs/2307.08691), section 3.1.
+# [arXiv:2307.08691](https://arxiv.org/abs/2307.08691), section 3, algorithm 1.
 # Attention in memory that does not grow with the square, on other hardware: Rabe and Staats 2021,
 # [arXiv:2112.05682](https://arxiv.org/abs/2112.05682).
 #
 # **Next.** When a model writes, one new query meets all earlier keys.
-# Lesson 09, the KV cache, keeps them.
+# [Lesson 09](09-kv-cache.ipynb), the KV cache, keeps them.
+# All lessons are on the map of [lesson 00](00-start-here.ipynb).
