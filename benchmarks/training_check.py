@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+", default=[3e-3])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="slow where the processor lacks it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("medium")
@@ -88,7 +89,7 @@ def main() -> None:
                 length=arguments.length,
                 learning_rate=rate,
                 warmup=min(200, arguments.steps // 10),
-                bf16=True,
+                bf16=arguments.bf16,
                 compile=arguments.compile,
                 evaluate_every=arguments.steps,
             )

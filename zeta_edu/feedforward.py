@@ -1,16 +1,25 @@
 """SwiGLU: the gated activation of the feed-forward half."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
-from zeta_edu.checks import floating_tensor
+from zeta_edu.checks import flag, floating_tensor
+from zeta_edu.rotary import is_tracing
 
 
 class SwiGLU(nn.Module):
     """Gate one half of the features with the other: `silu(gate) * value`.
 
     The first half of the last axis is the value, the second half the gate.
+
+    Args:
+        inplace: write the result over `x` where no gradient is recorded, as torch's activations
+            do; it is then a view of `x`.
 
     Shapes:
         (..., 2 * inner) -> (..., inner)
@@ -22,10 +31,13 @@ class SwiGLU(nn.Module):
     Source:
         Shazeer 2020, "GLU Variants Improve Transformer" (arXiv:2002.05202), equation 5.
 
-    >>> import torch
     >>> SwiGLU()(torch.tensor([2.0, 0.0]))  # value 2, gate 0: silu(0) = 0
     tensor([0.])
     """
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = flag("inplace", inplace)
 
     def forward(self, x: Float[Tensor, "... double_inner"]) -> Float[Tensor, "... inner"]:
         """Multiply the value by the silu of the gate."""
@@ -33,4 +45,63 @@ class SwiGLU(nn.Module):
         if x.shape[-1] % 2:
             raise ValueError(f"x must have an even last axis (value, gate), got {tuple(x.shape)}")
         value, gate = x.chunk(2, dim=-1)
-        return F.silu(gate) * value
+        if is_tracing():  # a compiler decides by itself what to keep
+            return F.silu(gate) * value
+        if self.inplace and not torch.is_grad_enabled():
+            return value.mul_(F.silu(gate, inplace=True))
+        gated: Tensor = _Gated.apply(value, gate)
+        return gated
+
+    def extra_repr(self) -> str:
+        """Name the option where it is on."""
+        return "inplace=True" if self.inplace else ""
+
+
+class _Gated(torch.autograd.Function):
+    """`silu(gate) * value` that computes the silu once more in backward instead of keeping it.
+
+    Autograd would keep it: in a block of `ff_mult=4` a fifth of all that waits for backward. Once
+    more takes about 1 % of forward and backward.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, gate: Tensor) -> Tensor:
+        return F.silu(gate).mul_(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        value, gate = ctx.saved_tensors
+        if _followed(gradient, gate):
+            return gradient * F.silu(gate), gradient * value * _slope(gate)
+        # In place: two tensors at a time instead of four.
+        by_gate = gradient * value
+        torch.ops.aten.silu_backward.grad_input(by_gate, gate, grad_input=by_gate)
+        return F.silu(gate).mul_(gradient), by_gate
+
+    @staticmethod
+    def jvp(ctx: Any, value_tangent: Tensor, gate_tangent: Tensor) -> Tensor:
+        value, gate = ctx.saved_tensors
+        return value_tangent * F.silu(gate) + gate_tangent * value * _slope(gate)
+
+
+def _followed(*tensors: Tensor) -> bool:
+    """Whether something follows how backward computes: a second derivative, forward mode, vmap."""
+    if torch.is_grad_enabled() or any(unpack_dual(t).tangent is not None for t in tensors):
+        return True
+    try:  # the stand-ins of vmap and the like have no memory of their own
+        return not all(tensor.data_ptr() for tensor in tensors if tensor.numel())
+    except RuntimeError:
+        return True
+
+
+def _slope(gate: Tensor) -> Tensor:
+    """The derivative of silu."""
+    open_share = gate.sigmoid()
+    return open_share * (1 + gate * (1 - open_share))

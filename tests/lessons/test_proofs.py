@@ -17,11 +17,12 @@ TILED = "zeta_edu/tiled.py"
 CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
 LORA, ADAPTERS = "zeta_edu/lora.py", "zeta_edu/adapters.py"
+MODEL, ABLATION = "zeta_edu/lm/model.py", "zeta_edu/ablation.py"
 
 SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
 WRONG_AXIS = (ATTENTION, "return scores.softmax(dim=-1", "return scores.softmax(dim=-2")
-KEYS_AND_VALUES = (BLOCK, "q, k, v, ff = self", "q, v, k, ff = self")
-OUT_SUM = (BLOCK, "return attn_out + self.ff_out(ff)", "return attn_out - self.ff_out(ff)")
+KEYS_AND_VALUES = (BLOCK, "q, k, v, ff = self._project", "q, v, k, ff = self._project")
+OUT_SUM = (BLOCK, "return attn_out + ff_out", "return attn_out - ff_out")
 
 CHANGES = {
     "01": [
@@ -84,11 +85,13 @@ CHANGES = {
         ),
         (NORM, "F.layer_norm(x, self.gamma.shape, self.gamma)", "x * self.gamma"),
         (FEED_FORWARD, "value, gate = x.chunk", "gate, value = x.chunk"),
-        (FEED_FORWARD, "return F.silu(gate) * value", "return F.gelu(gate) * value"),
-        (FEED_FORWARD, "return F.silu(gate) * value", "return F.silu(gate) + value"),
-        (BLOCK, "normed = self.norm(x)", "normed = x"),
+        (FEED_FORWARD, "return F.silu(gate).mul_(value)", "return F.gelu(gate).mul_(value)"),
+        (FEED_FORWARD, "return F.silu(gate).mul_(value)", "return F.silu(gate).add_(value)"),
+        (FEED_FORWARD, "F.silu(gate).mul_(gradient), by_gate", "gradient * gate, by_gate"),
+        (FEED_FORWARD, "        by_gate = gradient * value\n", "        by_gate = gradient * 1\n"),
+        (BLOCK, "self._project(self.norm(x), tuned)", "self._project(x, tuned)"),
         OUT_SUM,
-        (BLOCK, "return attn_out + self.ff_out(ff)", "return x + attn_out + self.ff_out(ff)"),
+        (BLOCK, "return attn_out + ff_out", "return x + attn_out + ff_out"),
         KEYS_AND_VALUES,
     ],
     "08": [
@@ -120,11 +123,21 @@ CHANGES = {
         (LORA, "self.A, -1 / math.sqrt(dim)", "self.A, 0 / math.sqrt(dim)"),
         (LORA, "return projected + update", "return projected - update"),
         (BLOCK, 'tuned.add("o", self.attn_out(heads), heads)', "self.attn_out(heads)"),
-        (BLOCK, "tuned.add(name, t, normed)", "tuned.add(name, t, x)"),
+        (BLOCK, 'tuned.add("q", q, normed)', 'tuned.add("q", q, 2 * normed)'),
         (ADAPTERS, "lora.B.to(precise)).T * lora.scale", "lora.B.to(precise)).T"),
         (ADAPTERS, "weight.to(precise) + sign * update", "weight.to(precise) + update"),
         (ADAPTERS, 'return rows["qkv".index(target)]', 'return rows["qvk".index(target)]'),
         (ADAPTERS, "model.requires_grad_(False)", "model.requires_grad_(True)"),
+    ],
+    "12": [
+        (MODEL, "x = x + block(x, mask, cache", "x = block(x, mask, cache"),
+        (MODEL, "x = self.embedding(tokens)", "x = 2 * self.embedding(tokens)"),
+        (MODEL, "in zip(self.blocks, self._layer", "in zip(self.blocks[::-1], self._layer"),
+        (MODEL, "F.linear(self.norm(x), self", "F.linear(x, self"),
+        (ABLATION, "silent.to(mixed.device), 0.0)", "silent.to(mixed.device), 1.0)"),
+        (ABLATION, "masked_fill(silent.to", "masked_fill(~silent.to"),
+        (ABLATION, 'blocks[_index("layer", layer, len(blocks))]', "blocks[0]"),
+        (ABLATION, 'silent[_index("head", one, block.heads)] = True', "silent[0] = True"),
     ],
 }
 
