@@ -32,7 +32,7 @@ test: lint types
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --ignore=tests/browser -q $(ARGS)
 
 test-browser: $(STAMP)
-	@$(BIN)/python -m pytest tests/browser -q $(ARGS)
+	@$(BIN)/python -m pytest -n 2 tests/browser -q $(ARGS)
 
 lessons: $(STAMP)
 	@$(BIN)/python notebooks/build.py $(ARGS)

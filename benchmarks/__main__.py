@@ -10,7 +10,7 @@ import sys
 
 import benchmarks
 
-HELPERS = ("__main__", "report")
+HELPERS = ("__main__", "measuring", "peers", "report")
 
 
 def main(arguments: list[str]) -> int:

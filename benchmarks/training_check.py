@@ -51,7 +51,7 @@ class Llama(nn.Module):
         return self.llama(input_ids=tokens).logits
 
 
-def main() -> None:
+def main(given: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=16)
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--bf16", action="store_true", help="slow where the processor lacks it")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("medium")
     pretrained, tokenizer = load_pretrained("python-small")
@@ -103,7 +103,3 @@ def main() -> None:
                 f"{progress.tokens / progress.seconds:,.0f} tokens/s",
                 flush=True,
             )
-
-
-if __name__ == "__main__":
-    main()
