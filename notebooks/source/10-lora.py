@@ -561,8 +561,8 @@ thin = tuned.A.detach(), tuned.B.detach()
 lora_view(places(last)["q"].detach().T, thin, alpha=tuned.alpha)
 
 # %% [markdown]
-# The weight has 192 singular values, the update eight, and the rest are 0.
-# The eight are far from equal.
+# The weight has 192 singular values, of which the view draws 48.
+# Of the update's only eight are not 0, and the eight are far from equal.
 # Could the letters do with fewer?
 #
 # Keep only the largest parts of every update, in all blocks, and measure the loss.
