@@ -25,11 +25,16 @@ import jupytext
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def module_name(file: str) -> str:
+    """The name under which a file of the package is imported."""
+    return ".".join(Path(file).with_suffix("").parts)
+
+
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports one module from a text instead of its file."""
 
     def __init__(self, file: str, text: str) -> None:
-        self.name = f"zeta_edu.{Path(file).stem}"
+        self.name = module_name(file)
         self.text = text
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
@@ -89,7 +94,7 @@ def outcome(names: dict[str, Any], proofs: list[str], change: dict[str, str] | N
         try:
             import zeta_edu.block  # noqa: F401
 
-            importlib.import_module(f"zeta_edu.{Path(change['file']).stem}")
+            importlib.import_module(module_name(change["file"]))
         except Exception as error:
             return f"broken: {error!r}"
     try:
