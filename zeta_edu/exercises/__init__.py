@@ -12,6 +12,7 @@ import difflib
 
 from zeta_edu.exercises import (
     attention,
+    block,
     cache,
     feedforward,
     flash,
@@ -42,6 +43,7 @@ LESSONS = (
     flash,
     cache,
     lora,
+    block,
     induction,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
