@@ -29,12 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # The tests of each file, those first that notice most; behind the bar those that compile.
 TESTS = {
     "block": "block finetune_modules block_properties errors cache recording state_dict "
-    "torch_citizen | compile recording",
+    "torch_citizen memory | compile recording",
     "attention": "attention attention_parts attention_kernels causal_mask modes block "
     "block_properties recording torch_citizen long | compile",
     "rotary": "rotary positions errors_of_parts modes block cache torch_citizen long | compile",
     "norm": "norm errors_of_parts block oracles",
-    "feedforward": "feedforward block errors_of_parts",
+    "feedforward": "feedforward block errors_of_parts memory",
     "lora": "lora finetune_modules errors errors_of_parts adapters",
     "cache": "cache cache_alone errors modes torch_citizen | compile",
     "recording": "recording errors_of_parts | recording",

@@ -9,6 +9,8 @@ import pytest
 
 from zeta_edu import cli
 
+COMMANDS = ("lab", "lessons", "train", "finetune", "generate", "view", "doctor")
+
 
 def parser_that(runs: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="zeta-edu")
@@ -31,7 +33,7 @@ def test_help_names_every_command_and_shows_how_to_begin(
         cli.main(["--help"])
     shown = capsys.readouterr().out
     assert end.value.code == 0
-    for command in ("lab", "train", "finetune", "generate", "view"):
+    for command in COMMANDS:
         assert f"zeta-edu {command}" in shown
 
 
@@ -40,7 +42,9 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a first hour:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["lab", "train", "finetune", "generate", "view"])
+@pytest.mark.parametrize(
+    "command", ["lab", "lessons", "train", "finetune", "generate", "view", "doctor"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

@@ -81,3 +81,11 @@ def test_in_place_it_writes_over_its_input_only_without_gradients():
 def test_in_place_shows_in_its_name():
     assert str(SwiGLU(inplace=True)) == "SwiGLU(inplace=True)"
     assert str(SwiGLU()) == "SwiGLU()"
+
+
+def test_what_torch_compile_gets_is_the_plain_formula():
+    x = drawn(3, 8)
+    traced = torch.compile(SwiGLU(inplace=True), backend="eager", fullgraph=True)
+    close(traced(x), SwiGLU()(x))
+    with torch.no_grad():
+        close(traced(x), SwiGLU()(x))

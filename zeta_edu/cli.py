@@ -13,6 +13,8 @@ a first hour:
   zeta-edu view "def add(a, b):" -o a.html  write a page that shows what its heads look at
   zeta-edu train --text mine                train a model of your own on text of your own
   zeta-edu finetune --text mine             teach the shipped model that text, in a small file
+  zeta-edu lessons                          list the lessons and the state of your copies
+  zeta-edu doctor                           say what is installed and what is missing
 
 "zeta-edu COMMAND --help" tells all that a command can do.
 """
@@ -20,7 +22,7 @@ a first hour:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command that the parts of the package bring."""
-    from zeta_edu import lab
+    from zeta_edu import doctor, lab, lessons
     from zeta_edu.lm import commands as model_commands
     from zeta_edu.views import commands as view_commands
 
@@ -32,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"zeta-edu {version('zeta-edu')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for part in (lab, model_commands, view_commands):
+    for part in (lab, lessons, model_commands, view_commands, doctor):
         part.add_commands(subparsers)
     return parser
 

@@ -102,7 +102,7 @@ def copy_lessons(shipped: Path, folder: Path) -> list[str]:
             newer = f"{name.removesuffix('.ipynb')}-new.ipynb"
             if place(source, newer, folder, manifest) in ("copied", "refreshed"):
                 lines.append(f"{name}: yours is kept; the newer lesson is {newer}")
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    remember(folder, manifest)
     if copied:
         lines.insert(0, f"Copied {copied} file{'s' * (copied != 1)} to {folder}")
     return lines
@@ -152,6 +152,11 @@ def read_manifest(folder: Path) -> dict[str, str]:
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
+
+
+def remember(folder: Path, manifest: dict[str, str]) -> None:
+    """Write the hashes of the copies as they were made."""
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
