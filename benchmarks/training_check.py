@@ -1,6 +1,6 @@
 """Whether our training is at fault: the same tokens, steps and budget for a Llama of equal size.
 
-    python -m benchmarks.training_check --steps 500 --threads 1
+    python -m benchmarks training_check --steps 500 --batch 8 --compile
 
 trains a `TransformerLM` of the shape of `python-small` and transformers' Llama with as many
 weights, from the same seeds, on the same batches, with the same optimizer, and prints what a byte
