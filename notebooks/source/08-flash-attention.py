@@ -11,7 +11,8 @@
 # You prove that it is the tiled attention of `zeta_edu`; then you measure what it saves.
 #
 # It takes about 50 minutes to read and 25 seconds to run.
-# You need attention and the causal mask, lessons 01 and 03, and the chain rule for derivatives.
+# You need attention, shared keys and the causal mask, lessons 01 to 03, and the chain rule for
+# derivatives.
 
 # %%
 import math
@@ -79,7 +80,7 @@ except OverflowError as error:
     print("OverflowError:", error)
 
 # %% [markdown]
-# The cure is the one of lesson 01: subtract the row's maximum from every score.
+# The cure is that of lesson 01, exercise 2: subtract the row's maximum from every score.
 # Then no power is above 1, and softmax stays as it was.
 # But the maximum is known only at the end.
 #
@@ -106,7 +107,7 @@ for score in scores:
 # %% [markdown]
 # By hand: e⁻² is 0.135 and e⁻¹ is 0.368.
 # The second line is 1 · 0.135 + 1 = 1.135.
-# The third adds e⁻¹, which is 1.503.
+# The third adds e⁻¹, and gives 1.503.
 # The fourth is 1.503 · 0.368 + 1 = 1.553.
 #
 # And all at once, measured from 3: e⁻³ + e⁻¹ + e⁻² + 1 = 0.050 + 0.368 + 0.135 + 1 = 1.553.
@@ -154,13 +155,13 @@ for seen in (1, 2, 3, 4):
 # $\sum_{i \le j} e^{s_i} v_i / \sum_{i \le j} e^{s_i}$: softmax over the first *j* keys.
 # This is called **online softmax**.
 #
-# Here it runs over 60 random scores.
+# Here it runs over 60 random scores, the dots; the dashed line is softmax over all 60.
 # When the maximum grows by much, the total falls; the answer settles.
 
 # %%
-row, marks = 2 * torch.randn(60), torch.rand(60)  # scores and values
+many_scores, many_values = 2 * torch.randn(60), torch.rand(60)
 steps, (maximum, total, mixed) = [], (-math.inf, 0.0, 0.0)
-for score, value in zip(row.tolist(), marks.tolist(), strict=True):
+for score, value in zip(many_scores.tolist(), many_values.tolist(), strict=True):
     grown = max(maximum, score)
     rescale, power = math.exp(maximum - grown), math.exp(score - grown)
     maximum, total, mixed = grown, total * rescale + power, mixed * rescale + power * value
@@ -172,10 +173,10 @@ series = ("maximum so far", "total", "mixed / total")
 for axes, name, line, colour in zip(
     all_axes, series, zip(*steps, strict=True), (style.KEY, style.MASK, style.OUTPUT), strict=True
 ):
-    axes.step(range(60), line, where="post", color=colour)
+    axes.step(range(1, 61), line, where="post", color=colour)
     axes.set_title(name)
-all_axes[0].plot(range(60), row, "o", ms=4, color=style.QUERY)
-all_axes[2].axhline(row.softmax(dim=0) @ marks, color=style.VALUE, ls="--", lw=1)
+all_axes[0].plot(range(1, 61), many_scores, "o", ms=4, color=style.QUERY)
+all_axes[2].axhline(many_scores.softmax(dim=0) @ many_values, color=style.VALUE, ls="--", lw=1)
 all_axes[2].set(xlabel="keys seen", ylim=(0, 1))
 style.show(
     figure,
@@ -189,7 +190,8 @@ style.show(
 #
 # One score at a time would be slow. Many keys can come together, for many queries at once: a
 # **tile** of the table.
-# The maximum, the total and the mix are then columns, with one row for each query.
+# The maximum, the total and the mix then have one row for each query.
+# (In shapes, `v` is the length of a value.)
 # Before the first tile the maximum is −∞, and both sums are 0.
 
 # %%
@@ -259,7 +261,7 @@ def regular(q, k, v, causal=False):
 # %%
 q, k, v = torch.randn(3, 100, 64, dtype=torch.double)
 for size in (1, 7, 32, 100, 1000):
-    error = (in_tiles(q / 8, k, v, size) - regular(q, k, v)).abs().max()
+    error = (in_tiles(q / 8, k, v, size) - regular(q, k, v)).abs().max()  # 8 is √64
     print(f"tiles of {size:4} keys: largest difference below 1e-12: {bool(error < 1e-12)}")
 
 # %% [markdown]
@@ -277,11 +279,14 @@ for name, error in errors.items():
 # %% [markdown]
 # ## Watch the tiles
 #
-# The view below works through the attention of a line of Python, with random queries and keys.
-# Four queries are taken, then their tiles of keys one by one.
+# The view below works through the causal attention of a line of Python, with random queries and
+# keys.
+# Four queries are taken, then their tiles of keys one by one; hatched tiles are skipped, and the
+# next section says which.
 # Press *play*, or step with the arrow keys.
 #
-# Look at *earlier sums ×* in the small table: that is the rescale factor.
+# In the small table, *largest score* is the maximum and *sum of powers* the total.
+# Look at *earlier sums ×*: that is the rescale factor.
 # It is below 1 where the tile in work has brought a larger score.
 # And look at the output: it is there from the first tile on, and keeps changing until its row of
 # tiles is done.
@@ -323,6 +328,7 @@ for rows, tiles in plan(queries=6, keys=6, sizes=(2, 2), past=0):
 #
 # Move the slider to change the tiles of a table of 64 by 64.
 # Blue scores are needed; green ones are computed in vain, and then masked; pale ones are skipped.
+# The large dot is the size that you chose.
 # (In a page without a running Python you see one size only.)
 
 
@@ -417,8 +423,8 @@ flash_forward(q / 8, k, v, out, log_sum_exp, sizes=(16, 32), past=0)
 print("causal, equal:", torch.allclose(out, regular(q, k, v, causal=True), atol=1e-12))
 
 # %% [markdown]
-# Recover two rows of weights from their log-sum-exp, and lay the softmax of the whole row over
-# them.
+# Recover two rows of weights from their log-sum-exp, as bars, and lay the softmax of the whole row
+# over them, as dots.
 
 # %%
 figure, all_axes = plt.subplots(1, 2, figsize=(7.4, 2.8))
@@ -449,12 +455,13 @@ print("all rows:", torch.allclose(recovered, all_scores.softmax(dim=-1), atol=1e
 # $o = \sum_j p_j v_j$.
 # From behind comes *g*, the gradient of the loss with respect to *o*.
 # How does the loss change with the score $s_k$?
+# By the chain rule, as $g \cdot o$ does, with *g* held fixed.
 #
 # The derivative of $L = \log \sum_j e^{s_j}$ with respect to $s_k$ is
 # $e^{s_k} / \sum_j e^{s_j} = p_k$.
 # Since $p_j = e^{s_j - L}$, the derivative of $p_j$ is $p_j \, ([j = k] - p_k)$, where $[j = k]$ is
 # 1 for $j = k$ and 0 otherwise.
-# So, with the chain rule,
+# So
 #
 # $$\frac{\partial (g \cdot o)}{\partial s_k} = \sum_j (g \cdot v_j) \, p_j \, ([j = k] - p_k)
 # = p_k \Big( g \cdot v_k - \sum_j p_j \, (g \cdot v_j) \Big).$$
@@ -475,7 +482,7 @@ print([round(gradient, 3) for gradient in (weights * (column[:, 0] - answer)).to
 # %% [markdown]
 # By hand: the answer is 33.43 and the last weight 1 / 1.553 = 0.644, so the last number is
 # 0.644 · (40 − 33.43) = 4.23.
-# A key whose value is above the answer pulls the answer up.
+# Its value is above the answer, so raising its score pulls the answer up.
 # Autograd, which keeps the row, says the same:
 
 # %%
@@ -485,7 +492,8 @@ print([round(gradient, 3) for gradient in tracked.grad.tolist()])
 
 # %% [markdown]
 # The rest are the gradients of matrix products.
-# Let P be the table of weights, dS the table of the gradients of the scores, and G the rows *g*.
+# Let Q be the scaled queries, S the table of scores, P that of weights and G the rows *g*; *dQ* is
+# the gradient of the loss with respect to Q, and so on.
 # From S = QKᵀ and O = PV follow
 #
 # $$dQ = dS \, K, \qquad dK = dS^\top Q, \qquad dV = P^\top G.$$
@@ -516,7 +524,8 @@ def flash_backward(q, k, v, out, log_sum_exp, grad, grad_q, grad_k, grad_v, size
 # Regular attention needs four for its gradients, since it has kept the weights.
 # With the two of the forward pass, that is seven products instead of six.
 #
-# `add_tile`, `flash_forward` and `flash_backward` are flash attention: about thirty lines.
+# That is flash attention: `add_tile`, `flash_forward`, `flash_backward` and their three helpers,
+# about fifty lines.
 
 # %% [markdown]
 # ## Put into autograd
@@ -567,8 +576,8 @@ def flash(q, k, v, causal=False, query_tile=128, key_tile=128):
 
 
 # %% [markdown]
-# A test before the proof: `gradcheck` moves every input a little, looks how the output changes,
-# and compares that with our backward pass.
+# A test before the proof: `gradcheck` moves every number of the inputs a little, looks how the
+# output changes, and compares that with our backward pass.
 
 # %%
 inputs = [torch.randn(1, 2, 5, 3, dtype=torch.double, requires_grad=True) for _ in range(3)]
@@ -581,7 +590,7 @@ print(torch.autograd.gradcheck(lambda *qkv: flash(*qkv, True, 2, 3)[0], inputs))
 # Ours is compared with both: outputs, log-sum-exps, and gradients of q, k and v.
 # Causal and not, tiles that fit the length and tiles that do not, shared keys, fewer queries than
 # keys.
-# The tiles that are visited must be the same ones, too.
+# The tiles that are visited must be the same ones, too, and the outputs also agree in `bfloat16`.
 
 
 # %%
@@ -686,8 +695,8 @@ axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 style.show(
     figure,
     alt="Peak memory against length, both axes logarithmic. Regular attention runs parallel to the "
-    "line of one table, above it, to nearly 200 MB at 4096 tokens; ours and PyTorch's grow half as "
-    "steeply and stay near 6 MB.",
+    "line of one table, above it, to nearly 200 MB at 4096 tokens; ours and PyTorch's are "
+    "flatter, and climb from about 1 and 0.4 MB to about 6 MB.",
 )
 
 # %% [markdown]
@@ -696,15 +705,16 @@ style.show(
 # Twice the length, four times the memory.
 # The other two grow with the length itself: the output, the gradients, one number for each query,
 # and work space of fixed size.
-# For short texts that work space is most of it: at 256 tokens our one tile *is* the table.
+# The work space does not double, so twice the length costs 1.7 times the memory, not yet 2.
+# For short texts it is most of the memory: at 256 tokens our one tile *is* the table.
 #
-# Ours is not fast: for every tile Python starts a dozen small operations, one by one.
+# Ours is not fast: for every tile Python starts some twenty small operations, one by one.
 # PyTorch's does all of them in one piece of compiled code.
 
 # %% [markdown]
-# ## Measured: reads and writes
+# ## Counted: reads and writes
 #
-# On a GPU there is a second gain, and it is why such kernels are *faster* as well.
+# On a GPU there is a second gain, and it is why such code is *faster* as well.
 # A GPU has a large memory, and beside its arithmetic units a small, much faster one.
 # The paper of flash attention gives the figures of an A100: 40 to 80 GB that deliver 1.5 to 2 TB a
 # second, and 192 KB for each of 108 units, together about 19 TB a second.
@@ -784,7 +794,7 @@ for room in (2048, 4096, 8192, 16_384):
 # %% [markdown]
 # By hand: q is read once, output and log-sum-exp are written once, and for each of the ⌈n/b⌉ tiles
 # of queries, all keys and values are read. Together that is
-# $2nd + n + \lceil n/b \rceil \cdot 2nd$.
+# $2nd + n + \lceil n/b \rceil \cdot 2nd$, where the brackets round up.
 
 
 # %%
@@ -798,13 +808,14 @@ print(all(formula(n, d, room) == numbers for room, numbers in counted.items()))
 # What does the paper promise?
 # Its theorem 2, for *M* between *d* and *nd*: regular attention moves numbers in proportion to
 # $nd + n^2$, flash attention in proportion to $n^2 d^2 / M$.
-# Its proposition 3: no exact attention does better in proportion for every *M* in that range.
+# Its proposition 3: no exact attention beats that proportion throughout the range.
 #
 # Where does $n^2 d^2 / M$ come from?
 # Small tiles, with *b* far below 4*d*, spend little on scores, so *b* is about $M / 4d$.
-# Then $\tfrac{n}{b} \cdot 2nd$ is $8 \, n^2 d^2 / M$.
+# Then $\tfrac{n}{b} \cdot 2nd$, by far the largest term, is $8 \, n^2 d^2 / M$.
 # At $b = 4d$ the scores take as much room as the vectors, and the 8 has become 16.
-# So our count, divided by $n^2 d^2 / M$, should lie between about 8 and 16, and not grow with *n*.
+# So up to that size our count, divided by $n^2 d^2 / M$, should lie between about 8 and 16, and not
+# grow with *n*.
 
 # %%
 for n_real, d_real, room in ((4096, 64, 8192), (65_536, 64, 8192), (65_536, 64, 98_304)):
@@ -816,7 +827,8 @@ for n_real, d_real, room in ((4096, 64, 8192), (65_536, 64, 8192), (65_536, 64, 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
 rooms, bounds = list(counted), torch.tensor([(n * d) ** 2 / room for room in counted])
 left.fill_between(rooms, 8e-6 * bounds, 16e-6 * bounds, color=style.LIGHT["line"])
-left.text(2100, 1.3, "8 to 16 n²d²/M", color=style.LIGHT["quiet"])
+left.text(2050, 0.8, "8 to 16 n²d²/M", color=style.LIGHT["quiet"])
+left.text(16_384, 4.6, "regular", color=style.LIGHT["key_text"], ha="right")
 left.loglog(rooms, [numbers / 1e6 for numbers in counted.values()], "o", color=style.QUERY)
 left.axhline(by_regular / 1e6, color=style.KEY, ls="--")
 left.set(title="counted, n = 1024, d = 32", xlabel="room M", ylabel="numbers moved, millions")
@@ -837,7 +849,6 @@ style.show(
 )
 
 # %% [markdown]
-# Two things to see.
 # Without enough fast memory there is no gain: at M = 2048 our count is above that of regular
 # attention.
 # And in the right picture both lines are equally steep: the traffic still grows with the square of
@@ -855,8 +866,8 @@ print(f"{factor:.1f} times fewer numbers moved, at 8192 tokens and d = 64")
 # %% [markdown]
 # ## The same on a GPU
 #
-# To run like this, the loop over the tiles must stand in *one* piece of code for the GPU, so that
-# tiles and sums stay in fast memory.
+# To run like this, the loop over the tiles must stand in *one* piece of code for the GPU, a
+# **kernel**, so that tiles and sums stay in fast memory.
 # Triton is a language for such code, inside Python.
 # Below is our forward pass in it, folded up: unfold the cells if you are curious, or go on.
 # They run where Triton is installed (`pip install triton`, on Linux): on a GPU if there is one,
@@ -983,7 +994,7 @@ axes.legend(loc="center right")
 style.show(
     figure,
     alt="The largest error against the number of keys. With rescaling it is 0 throughout. Without, "
-    "it is 0 up to 64 keys, one tile, and jumps to above 0.5 beyond.",
+    "it is 0 up to 64 keys, one tile, and lies between 1.4 and 2 beyond.",
 )
 
 # %% [markdown]
@@ -1023,8 +1034,8 @@ style.show(
 # ### 1. The total, one tile later
 #
 # Difficulty ★☆☆, 5 minutes.
-# Of online softmax, `maximum` and `total` (query, 1) are known, and a new tile of `scores`
-# (query, key) comes.
+# Over the tiles so far, online softmax has `maximum` and `total`, both (query, 1). A new tile of
+# `scores` (query, key) comes.
 # Return the new total, (query, 1).
 # Before the first tile the maximum is −∞ and the total 0.
 

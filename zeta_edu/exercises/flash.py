@@ -269,7 +269,7 @@ BACKWARD = Exercise(
             ),
         ),
         Mistake(
-            "This is the gradient of the weights, less a number; it is multiplied by the weights.",
+            "This is the gradient of the weights, less a number; multiply it by the weights.",
             lambda weights, values, out, grad: grad @ values.T - _shift(out, grad),
         ),
         Mistake(
