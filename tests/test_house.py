@@ -248,3 +248,16 @@ def test_annotated_shapes_are_the_true_ones() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_workflows_call_what_is_there() -> None:
+    """Every command line in a workflow that names a file or an extra of the project."""
+    extras = PROJECT["optional-dependencies"]
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        lines = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+        for word in " ".join(lines).split():
+            for group in re.findall(r"\[([a-z,]+)\]", word):
+                assert set(group.split(",")) <= set(extras), (path.name, word)
+            if word.startswith(("tests/", "--ignore=", ".ci/")):
+                assert (ROOT / word.removeprefix("--ignore=")).exists(), (path.name, word)
