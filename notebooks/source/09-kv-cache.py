@@ -3,7 +3,7 @@
 #
 # A model writes one token at a time, and each new token looks at all the tokens before it.
 # Yet to write the thousandth, a good program does not read the other 999 again.
-# **Why does a decode step need only one query?**
+# **Why does one more token need only one query?**
 #
 # In this lesson you build the store that makes it so, the *KV cache*: first two lists, then a
 # buffer that grows.
@@ -11,7 +11,7 @@
 # position, however the text is cut*.
 # Then you count what it saves and what it costs, and break it in two ways.
 #
-# It takes about 50 minutes to read and 25 seconds to run.
+# It takes about 50 minutes to read and 15 seconds to run.
 # You need lessons 01 to 05 and 07: attention, heads that share keys, the causal mask, rotation,
 # xPos, and the parallel block.
 
@@ -40,7 +40,7 @@ show_block_map(lit=("cache",))
 # %% [markdown]
 # On the map the cache stands between the rotation and the attention, on the wires of keys and
 # values.
-# On the wire of the queries there is nothing: that is the question above.
+# The wire of the queries passes it by: that is the question above.
 
 # %% [markdown]
 # ## A text that grows, by hand
@@ -179,7 +179,8 @@ print("turned alone or together:", torch.allclose(one_by_one, rotate(k, start=0)
 # each pair, where *B* is the scale base, and pair *i* has its own $\zeta_i = (2i/d + 0.4) / 1.4$.
 # It is split in two, $\zeta^{(m - o)/B}$ for the query and $\zeta^{(o - n)/B}$ for the key, and any
 # origin *o* will do, as long as it is *the same in both*.
-# A key's half then depends on the origin of whoever reads it.
+# Far from the origin a half overflows (lesson 05), so the origin goes along with the queries, and a
+# key's half depends on the query that reads it.
 # So keys are kept turned, but *not* faded, and fade when they are read.
 # That is why, on the map, rotary stands before the cache and xPos behind it.
 
@@ -376,7 +377,8 @@ print("largest difference below 1e-12:", difference.abs().max().item() < 1e-12)
 # %%
 ways = [c for count in range(6) for c in itertools.combinations(range(1, 6), count)]
 six = twelve[:, :6]
-errors = [in_calls(small, six, JoinedCache(), way) - small(six) for way in ways]
+at_once = small(six)
+errors = [in_calls(small, six, JoinedCache(), way) - at_once for way in ways]
 print(len(ways), "ways, all below 1e-12:", max(e.abs().max() for e in errors).item() < 1e-12)
 
 # %% [markdown]
@@ -426,14 +428,14 @@ _ = interact(draw_calls, prompt=sliders[0], chunk=sliders[1])
 # ## Room for what comes
 #
 # `JoinedCache` copies all it holds in every call, to put the new token behind it.
-# A thousand steps copy 0 + 1 + 2 + ... + 999 tokens, which is half a million.
+# A thousand steps copy 0 + 1 + 2 + ... + 999 tokens, which is 499,500.
 # A buffer with room to spare copies nothing, until the room is used up; then it doubles.
 # If the final length is known, it can be made that long at once, and never moves.
 
 
 # %%
 class Buffer:
-    """Keys and values in a tensor with room to spare; it doubles, or `room` is enough."""
+    """Keys and values in a tensor with room for `room` tokens; it doubles when that is used up."""
 
     def __init__(self, batch, kv_heads, d, room=0, dtype=torch.float):
         self.length, self.copied = 0, 0
@@ -466,8 +468,8 @@ with torch.no_grad():
         print("below 1e-12:", difference.abs().max().item() < 1e-12, tuple(cache.kept.shape))
 
 # %% [markdown]
-# The cache has grown from a prefill of 5 to 10, and to 20 for the last chunk; that which began
-# with 12 stayed there.
+# The first cache has grown from a prefill of 5 to 10, and to 20 for the last chunk; the one that
+# began with 12 stayed there.
 # Here it grows from nothing, token by token.
 
 # %%
@@ -487,7 +489,8 @@ for n in range(1, 1001):
     copies["joined"].append(n * (n - 1) // 2)
     copies["doubling"].append(2 ** math.ceil(math.log2(n)) - 1)
 for (name, counted), line in zip(copies.items(), ("--", "-"), strict=True):
-    right.loglog(range(1, 1001), counted, line, color=style.KEY, label=name)
+    right.loglog(range(2, 1001), counted[1:], line, color=style.KEY, label=name)
+right.minorticks_off()
 right.set(title="tokens copied in all", xlabel="tokens so far")
 right.legend()
 style.show(
@@ -501,13 +504,13 @@ style.show(
 # When a buffer of 16 is full, 16 tokens move; before that 8 moved, and 4, 2 and 1, which makes
 # 31 in all.
 # So all the moves together are fewer than twice the tokens held when the last one happened.
-# The picture's second line is that formula; the buffer counted too.
+# The picture's second line is such a sum, a power of two less one; the buffer counted too.
 
 # %%
-print("by the formula:", copies["doubling"][39], "  counted:", cache.copied)
+print("by the sum:", copies["doubling"][39], "  counted:", cache.copied)
 
 # %% [markdown]
-# The price is room that may stay unused, up to half of it.
+# The price is room that may stay unused, almost half of it at worst.
 
 # %% [markdown]
 # ## What a gradient sees
@@ -562,7 +565,7 @@ for cache in (JoinedCache(), CallBuffer(1, 2, 8, dtype=torch.double)):
     print(f"{type(cache).__name__:11}", reached.int().tolist())
 
 # %% [markdown]
-# Each way has its use: letting gradients stop at what was kept is how Transformer-XL trains on
+# Letting gradients stop at what was kept has a use of its own: it is how Transformer-XL trains on
 # long texts piece by piece (references below).
 
 # %% [markdown]
@@ -591,7 +594,7 @@ with torch.no_grad():
 
 # %% [markdown]
 # A cache can also begin anew, and texts in it can be exchanged or doubled.
-# `reset` only sets the length to 0: what lies behind the length is never read.
+# `reset` only sets the length to 0: what lies beyond the length is never read.
 # `reorder` picks texts by their number; we shall use it to continue one prompt in three ways.
 # Both become methods of `Buffer`.
 
@@ -658,7 +661,7 @@ for past, new in ((0, 250), (249, 1), (100, 64)):
     print(f"{past:3} cached, {new:4} new: {seen:13,}", seen == work(large, new, past + new))
 
 # %% [markdown]
-# With a cache, token 250 costs a 250th part of the whole text.
+# With a cache, the 250th token costs a 250th part of the whole text.
 #
 # Now write *n* tokens from nothing, one at a time.
 # With a cache step *t* takes *P* + *t A*.
@@ -672,10 +675,10 @@ for past, new in ((0, 250), (249, 1), (100, 64)):
 # %%
 lengths = torch.arange(1, 8193)
 per_step = {
-    "without a cache": [work(large, t, t) for t in lengths.tolist()],
-    "with one": [work(large, 1, t) for t in lengths.tolist()],
+    "without a cache": work(large, lengths, lengths),
+    "with one": work(large, 1, lengths),
 }
-totals = {name: torch.tensor(steps).cumsum(dim=0) for name, steps in per_step.items()}
+totals = {name: steps.cumsum(dim=0) for name, steps in per_step.items()}
 for n in (10, 100, 1000, 8000):
     without, cached = (total[n - 1].item() for total in totals.values())
     print(f"{n:4} tokens: {without / cached:7.1f} times the work without a cache")
@@ -687,23 +690,25 @@ for axes, counts, title in zip(
 ):
     for (name, numbers), line in zip(counts.items(), ("--", "-"), strict=True):
         axes.loglog(lengths, numbers, line, color=style.QUERY, label=name)
+    axes.minorticks_off()
     axes.set(title=f"multiplications, {title}", xlabel="tokens")
 all_axes[0].legend()
 style.show(
     figure,
     alt="Multiplications against the number of tokens, both on a log scale. In a step: without a "
-    "cache a rising line, with one nearly level. In all: two rising lines, the one without a "
-    "cache steeper.",
+    "cache a rising line, with one a level line that bends up after 1,000. In all: two rising "
+    "lines, the one without a cache steeper.",
 )
 
 # %% [markdown]
 # With a cache a step hardly grows at first: *A* is 1,024 and *P* over three and a half million.
 # Only from *P* / *A* = 3,648 tokens on does attention take more than everything else.
 #
-# The view shows the same on a block of the small model of lesson 00, which reads a line of code.
+# The view shows the same on a block of the small model of lesson 00, which reads a function.
 # The first four tokens are its prompt.
 # Step on: one row is framed in every step, and one column joins the keys.
-# Its counts leave the hidden pairs of the prompt out, so they are a little lower than ours.
+# Its counts leave the hidden pairs out, so they are a little lower than ours.
+# What it says of bytes is the matter of the next section.
 
 # %%
 model, tokenizer = load_pretrained("python-small")
@@ -718,8 +723,8 @@ cache_view(model.blocks[2], states, prompt=4, tokens=tokenizer.pieces(ids))
 # ## Bytes
 #
 # A cache saves work and costs memory.
-# Every token leaves a key and a value of *d* numbers in each key/value head, 4 bytes each in
-# single precision:
+# In every block each token leaves a key and a value of *d* numbers in each key/value head, 4 bytes
+# each in single precision:
 #
 # $$\text{bytes per token} = 2 \cdot \text{kv heads} \cdot d \cdot 4.$$
 #
@@ -755,29 +760,31 @@ for name, kv_heads in shapes.items():
 # %%
 def per_byte(block, kv_heads, lengths, batch):
     weights = 4 * work(block, 1, 0)  # bytes
-    done = batch * torch.tensor([work(block, 1, t) for t in lengths])
-    return done / (weights + batch * torch.tensor(lengths) * 2 * kv_heads * 64 * 4)
+    done = batch * work(block, 1, lengths)
+    return done / (weights + batch * lengths * 2 * kv_heads * 64 * 4)
 
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
-some = [2**power for power in range(4, 18)]
+some = 2 ** torch.arange(4, 18)
 for (name, kv_heads), line in zip(shapes.items(), ("-", "--", ":"), strict=True):
     ratios = per_byte(blocks[name], kv_heads, some, batch=16)
-    held = [t * 2 * kv_heads * 64 * 4 / 1e6 for t in some]
+    held = some * 2 * kv_heads * 64 * 4 / 1e6
     left.loglog(some, held, line, color=style.KEY, label=name)
-    right.semilogx(some, ratios, line, color=style.QUERY, label=name)
+    right.semilogx(some, ratios, line, color=style.KEY, label=name)
 left.axhline(4 * work(large, 1, 0) / 1e6, color=style.MASK, lw=1)
 left.text(16, 20, "all weights", color=style.LIGHT["quiet"])
 left.set(title="the cache of one text", xlabel="tokens", ylabel="MB")
 right.set(title="16 texts side by side", ylabel="multiplications per byte")
 right.set(xlabel="tokens", ylim=(0, 4.3))
-right.legend(fontsize=10)
+for axes, corner in ((left, "lower right"), (right, "upper right")):
+    axes.minorticks_off()
+    axes.legend(fontsize=10, loc=corner)
 style.show(
     figure,
     alt="Left: megabytes of the cache against tokens, three parallel lines; multi-head passes the "
     "weights' 15 MB near 4,000 tokens, multi-query near 30,000. Right: multiplications per byte "
-    "fall from near 4, for multi-head to a quarter, for multi-query to about 2.",
+    "fall from near 4: multi-head to a quarter, grouped to about 1, multi-query to about 2.",
 )
 
 # %% [markdown]
@@ -833,27 +840,35 @@ def write(blocks, prompt, count, cached=True):
 
 # %%
 prompt = "import os\nimport sys\n\n\ndef main("
-blocks, written, done = ours(), {}, {}
-for cached in (True, False):
-    with FlopCounterMode(display=False) as counter:
-        written[cached] = write(blocks, prompt, 32, cached)
-    done[cached] = counter.get_total_flops() // 2
-print(tokenizer.decode(written[True]))
-
-# %%
-print("the same tokens:", written[True] == written[False])
-print(f"multiplications: {done[True]:,} with a cache, {done[False]:,} without")
-print(f"{done[False] / done[True]:.0f} times as many")
+blocks = ours()
+written = write(blocks, prompt, 19)
+print(tokenizer.decode(written))
+print("the same without a cache:", write(blocks, prompt, 19, cached=False) == written)
 
 # %% [markdown]
-# By the formula: the prompt has 9 tokens; 31 steps follow, for the last token is not read again.
-# *P* is now the weights of all blocks, and of the embedding, whose product gives the logits.
+# The counter slows a model down, so it watches the first six tokens only.
 
 # %%
-P = sum(weight.numel() for weight in model.parameters() if weight.ndim == 2)
-A = 6 * 2 * 6 * 32  # layers · 2 · heads · d
-steps = [(9, 9), *((1, t) for t in range(10, 41))]
-print("as counted:", sum(new * P + new * total * A for new, total in steps) == done[True])
+with_cache, without = (counted(write, blocks, prompt, 6, cached) for cached in (True, False))
+print(f"multiplications: {with_cache:,} with a cache, {without:,} without")
+
+# %% [markdown]
+# By the formula: the prompt has 9 tokens; 5 steps follow, for the last token is not read again.
+# *P* is now the weights of all blocks, and of the embedding, whose product gives the logits.
+
+
+# %%
+def in_writing(count, cached):
+    P = sum(weight.numel() for weight in model.parameters() if weight.ndim == 2)
+    A = 6 * 2 * 6 * 32  # layers · 2 · heads · d
+    steps = [(1 if cached and t > 9 else t, t) for t in range(9, 9 + count)]
+    return sum(new * P + new * total * A for new, total in steps)
+
+
+print("as counted:", (in_writing(6, True), in_writing(6, False)) == (with_cache, without))
+for count in (6, 19, 200):
+    ratio = in_writing(count, False) / in_writing(count, True)
+    print(f"{count:3} tokens: {ratio:5.1f} times the work without a cache")
 
 # %% [markdown]
 # Reading a prompt pays more than once.
@@ -876,10 +891,10 @@ for text in texts.tolist():
 # ## The proof
 #
 # Now the package: its block, and the cache that the block makes.
-# First the whole text: our block in calls, with gradients that flow through all of them, against
-# the package's block in one call without a cache.
-# Then both in calls, with a gradient that ends at the call, and both without gradients, in a cache
-# that doubles and in one that is long enough.
+# First our block in calls, with gradients that flow through all of them, against the package's
+# block in one call without a cache.
+# Then both in calls: with a gradient that ends at the call, and without gradients; in a cache that
+# doubles, and in one that is long enough.
 # The caches live a whole life: a text in calls, a reset, another text, a reset, and half a text
 # whose rows then change places and go on.
 # The configurations differ in heads, fading, cuts and padding.
@@ -948,8 +963,8 @@ print("largest error below 1e-11:", largest < 1e-11)
 #
 # In a step every kept key is multiplied by its fading.
 # Would it not be cheaper to fade a key once, before it is kept?
-# And where there is no cache, the middle of the text is a good origin, since the factors are
-# smaller on both sides.
+# And where there is no cache, the middle of the text is a good origin, since no factor gets as
+# large as from one end.
 # Here are both ideas together; each is right where it comes from.
 
 
@@ -970,7 +985,7 @@ class FadedEarly(Block):
 
 
 # %% [markdown]
-# Of the whole text it makes what it should. Of the same text in calls it does not.
+# The whole text comes out as it should, the same text in calls does not.
 
 # %%
 early = FadedEarly(dim=16, heads=4, kv_heads=2, d=8, inner=32, scale_base=8).double()
@@ -1006,26 +1021,26 @@ with torch.no_grad():
 
 # %%
 stale = ours(FadedEarly)
-print("the same 32 tokens as before:", write(stale, prompt, 32) == written[True])
+print("the same 19 tokens as before:", write(stale, prompt, 19) == written)
 
 # %% [markdown]
-# Nothing. The model's scale base is 512, and 41 tokens are short beside that.
+# Nothing. The model's scale base is 512, and 28 tokens are short beside that.
 # So look closer, at a longer text: the code of this lesson's own functions.
 # The *loss* is minus the logarithm of the probability of the token that really comes next
 # (lesson 07).
 
 # %%
 parts = (whole, step, rotate, fade, fade_both, mix, JoinedCache.extend, Block.attend, Block.forward)
-parts += (in_calls, draw_calls, Buffer.make_room, Buffer.extend, per_byte, ours, write, life_of)
+parts += (in_calls, draw_calls, Buffer.make_room)
 code = "\n\n".join(inspect.getsource(part) for part in parts)
-ids = torch.tensor([tokenizer.encode(code)[:897]])  # (1, 897)
+ids = torch.tensor([tokenizer.encode(code)[:577]])  # (1, 577)
 ids.shape
 
 
 # %%
 @torch.no_grad()
 def losses(blocks, cuts):
-    """The loss of each token but the first, read in calls: (896,)."""
+    """The loss of each token but the first, read in calls: (576,)."""
     caches, found = [Buffer(1, 1, 32) for _ in blocks], []
     for start, stop in itertools.pairwise([0, *cuts, ids.shape[1]]):
         found.append(logits_of(blocks, ids[:, start:stop], caches)[0])
@@ -1033,18 +1048,18 @@ def losses(blocks, cuts):
 
 
 # %%
-ways = {"at once": [], "256, then 64s": range(256, 897, 64), "in 64s": range(64, 897, 64)}
+ways = {"at once": [], "256, then 64s": range(256, 577, 64), "in 64s": range(64, 577, 64)}
 moved = {}
 for name, cuts in ways.items():
     right, wrong = losses(blocks, cuts), losses(stale, cuts)
-    moved[name] = rearrange(wrong - right, "(part n) -> part n", n=64).mean(dim=-1)  # (14,)
+    moved[name] = rearrange(wrong - right, "(part n) -> part n", n=64).mean(dim=-1)  # (9,)
     print(f"{name:13}  loss {right.mean():.2f}, with a stale origin {wrong.mean():.2f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 2.9))
 for (name, change), line in zip(moved.items(), (":", "--", "-"), strict=True):
-    axes.plot(torch.arange(32, 896, 64), change, line, color=style.KEY, label=name)
-axes.set(xlabel="position, in parts of 64 tokens", ylabel="what the loss gains")
+    axes.plot(torch.arange(32, 576, 64), change, line, color=style.KEY, label=name)
+axes.set(xlabel="position, in parts of 64 tokens", ylabel="how much the loss rises")
 axes.legend(title="read", loc="upper left")
 style.show(
     figure,
@@ -1081,7 +1096,7 @@ offsets = {"right": causal_mask, "from zero": from_zero, "too late": too_late}
 # %% [markdown]
 # Twelve tokens come in calls of 4, 3, 1, 1 and 3.
 # Above is the mask of the second call, 4 in the cache and 3 new; below is how far each output is
-# from the one of the whole text.
+# from the one of the whole text, with a grey line at every cut.
 
 
 # %%
@@ -1122,7 +1137,7 @@ for name, mask in offsets.items():
 # Whoever tests the prefill alone finds nothing.
 # Too late, only the last token of each call is right, for it may see everything anyway.
 # Whoever tests single steps alone finds nothing, and the prompt looks ahead.
-# Each mistake hides in the other's test; cuts of several kinds find both.
+# The test that finds one mistake misses the other; cuts of several kinds find both.
 #
 # Here is what the model makes of them.
 # In a stack, wrong outputs become wrong keys one block up, and stay in the cache.
@@ -1132,7 +1147,7 @@ for name, mask in offsets.items():
     wrong = ours()
     for one in wrong:
         one.mask = mask
-    print(f"{name:9}", repr(tokenizer.decode(write(wrong, prompt, 20)[9:])))
+    print(f"{name:9}", repr(tokenizer.decode(write(wrong, prompt, 14)[9:])))
 
 # %% [markdown]
 # Counted from zero, a step sees the first token and nothing else, and the model runs in circles.
@@ -1181,7 +1196,8 @@ hint("cache.pairs")
 # Difficulty ★★☆, 10 minutes.
 # Write the attention of one step: `query` (heads, d), kept `keys` and `values` (kv, n, d), the new
 # token's among them; the result is (heads, d).
-# Query heads 0 and 1 share key head 0, and so on, when there are twice as many.
+# The query heads that share a key head stand in a row: with four and two, heads 0 and 1 read key
+# head 0.
 
 
 # %% tags=["exercise"]
@@ -1300,8 +1316,8 @@ hint("cache.fade")
 # Keys are kept turned and not faded; a token's place is the number of tokens before it; the mask
 # starts there.
 # Cached equals whole at every position, however the text is cut: that is the test.
-# A step's work hardly grows with the text. The cache does, token by token, and sharing keys makes
-# it smaller by as much as they are shared.
+# A step's work hardly grows while the text is short. The cache grows with every token; when eight
+# query heads share a key head, it has an eighth of the size.
 #
 # **References.**
 # Decoding step by step, its memory traffic, and one key head for all: Shazeer 2019,

@@ -185,7 +185,7 @@ CHUNK = Exercise(
             ),
         ),
         Mistake(
-            "Every token sees the last of the cache and what is before it, but no new one.",
+            "Only what was cached is read; the keys of the new tokens are missing.",
             lambda queries, keys, values: _chunk(
                 queries,
                 keys[: max(1, len(keys) - len(queries))],
