@@ -9,7 +9,7 @@ import pytest
 
 from zeta_edu import cli
 
-COMMANDS = ("lab", "lessons", "train", "finetune", "generate", "view", "doctor")
+COMMANDS = ("lab", "lessons", "train", "finetune", "generate", "view", "export", "doctor")
 
 
 def parser_that(runs: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ a first hour:
   zeta-edu train --text mine                train a model of your own on text of your own
   zeta-edu finetune --text mine             teach the shipped model that text, in a small file
   zeta-edu lessons                          list the lessons and the state of your copies
+  zeta-edu export 04                        write lesson 04 as one page, its views alive
   zeta-edu doctor                           say what is installed and what is missing
 
 "zeta-edu COMMAND --help" tells all that a command can do.
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command that the parts of the package bring."""
     from zeta_edu import doctor, lab, lessons
     from zeta_edu.lm import commands as model_commands
+    from zeta_edu.pages import commands as page_commands
     from zeta_edu.views import commands as view_commands
 
     parser = argparse.ArgumentParser(
@@ -34,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"zeta-edu {version('zeta-edu')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for part in (lab, lessons, model_commands, view_commands, doctor):
+    for part in (lab, lessons, page_commands, model_commands, view_commands, doctor):
         part.add_commands(subparsers)
     return parser
 
