@@ -5,7 +5,7 @@
 # But parts that are right can be put together wrongly, and often nothing complains.
 # **Do the parts that you built, all together, make the block, whatever options are chosen?**
 #
-# In this lesson you gather them into one module of some fifty lines.
+# In this lesson you gather them into one module of some sixty lines.
 # You prove that it is `zeta_edu.TransformerBlock` for every combination of its options: outputs,
 # gradients, cache and LoRA.
 # Then you read the package's own file, line by line, and run a trained model on your block.
@@ -180,11 +180,11 @@ class Cache:
 # %%
 def fade(q, k, scale_base):
     """Fade queries (..., new, d), the last positions of the keys (..., total, d)."""
-    total, d = k.shape[-2:]
+    new, total, d = q.shape[-2], *k.shape[-2:]
     zetas = (torch.arange(0, d, 2, dtype=torch.double) / d + 0.4) / 1.4  # (d/2,)
-    distances = torch.arange(q.shape[-2] - total, q.shape[-2], dtype=torch.double)
+    distances = torch.arange(new - total, new, dtype=torch.double)  # 0 at the first query
     factors = (zetas ** (distances[:, None] / scale_base)).repeat(1, 2)  # (total, d)
-    return q * factors[-q.shape[-2] :].to(q.dtype), k / factors.to(k.dtype)
+    return q * factors[-new:].to(q.dtype), k / factors.to(k.dtype)
 
 
 faded = fade(q, k, scale_base=512)
@@ -960,7 +960,7 @@ class RawUpdates(Block):
 
 
 # %% [markdown]
-# Compare each with the right block, on fresh weights, and on weights as they are after training:
+# Compare each with the right block, on fresh weights, and on weights as training would leave them:
 # scales away from 1, B away from 0.
 
 
