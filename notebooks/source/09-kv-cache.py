@@ -1110,7 +1110,7 @@ def offset_errors(mask):
 
 
 # %%
-figure, all_axes = plt.subplots(2, 3, figsize=(7.6, 4), sharey="row", height_ratios=(2, 3))
+figure, all_axes = plt.subplots(2, 3, figsize=(7.6, 3.8), sharex="row", sharey="row")
 for (above, below), (name, mask) in zip(all_axes.T, offsets.items(), strict=True):
     above.imshow(2.0 * mask(4, 3) - 1, cmap=BLANK, vmin=0, vmax=1.6)
     above.set(title=name, xlabel="key", yticks=range(3), yticklabels=range(4, 7))
@@ -1139,14 +1139,14 @@ for name, mask in offsets.items():
 # Whoever tests single steps alone finds nothing, and the prompt looks ahead.
 # The test that finds one mistake misses the other; cuts of several kinds find both.
 #
-# Here is what the model makes of them.
+# Here is what the model makes of them, after the prompt from above.
 # In a stack, wrong outputs become wrong keys one block up, and stay in the cache.
 
 # %%
-for name, mask in offsets.items():
+for name in ("from zero", "too late"):
     wrong = ours()
     for one in wrong:
-        one.mask = mask
+        one.mask = offsets[name]
     print(f"{name:9}", repr(tokenizer.decode(write(wrong, prompt, 14)[9:])))
 
 # %% [markdown]
@@ -1329,5 +1329,5 @@ hint("cache.fade")
 # xPos: Sun et al. 2022, [arXiv:2212.10554](https://arxiv.org/abs/2212.10554), section 3.2.
 #
 # **Next.** The weights of a model are many, and a new task changes them all.
-# Lesson 10, LoRA, changes a few numbers instead.
+# [Lesson 10](10-lora.ipynb), LoRA, changes a few numbers instead.
 # All lessons are on the map of [lesson 00](00-start-here.ipynb).
