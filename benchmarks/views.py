@@ -24,7 +24,7 @@ from benchmarks import report
 
 SHAPES = ((2, 4, 16), (6, 8, 64), (12, 8, 256))
 PATIENCE = 120  # seconds: for one picture, and after so many a page is not opened again
-GIVE_UP = 3 * PATIENCE  # a page that keeps the browser busy for longer is left alone
+GIVE_UP = 2 * PATIENCE  # a page that keeps the browser busy for longer is left alone
 OPENINGS = 5
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")

@@ -216,10 +216,10 @@ show_block_map()
 # | [05 xPos](05-xpos.ipynb) | a sense of place that fades with distance |
 # | [06 qk norm](06-qk-norm.ipynb) | scores that cannot explode |
 # | [07 feed-forward](07-feed-forward.ipynb) | the other half of the block, in parallel |
-# | 08 flash | attention that never writes its table down |
-# | 09 the KV cache | writing on without reading everything again |
-# | 10 LoRA | a small change that teaches a trained model something new |
-# | 11 the block | all of it, equal to `zeta_edu.TransformerBlock` |
+# | [08 flash](08-flash-attention.ipynb) | attention that never writes its table down |
+# | [09 the KV cache](09-kv-cache.ipynb) | writing on without reading everything again |
+# | [10 LoRA](10-lora.ipynb) | a small change that teaches a trained model something new |
+# | [11 the block](11-the-block.ipynb) | all of it, equal to `zeta_edu.TransformerBlock` |
 # | 12 copying | a model learns to copy while you watch |
 # | 13 longer texts | what happens beyond the training length |
 # | 14 reading it | what the heads of the model above do, or only seem to do |

@@ -1080,4 +1080,4 @@ hint("feedforward.ends")
 #
 # **Next.** What a block computes is now complete, but its attention writes down a table of every
 # query with every key.
-# Lesson 08, flash attention, does without the table.
+# [Lesson 08](08-flash-attention.ipynb), flash attention, does without the table.

@@ -1051,4 +1051,4 @@ hint("lora.rank_one")
 # Adam: Kingma and Ba 2014, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980), algorithm 1.
 #
 # **Next.** Every part of the block has now been built.
-# Lesson 11, the block, puts them all together.
+# [Lesson 11](11-the-block.ipynb), the block, puts them all together.
