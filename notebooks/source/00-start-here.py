@@ -220,7 +220,7 @@ show_block_map()
 # | [09 the KV cache](09-kv-cache.ipynb) | writing on without reading everything again |
 # | [10 LoRA](10-lora.ipynb) | a small change that teaches a trained model something new |
 # | [11 the block](11-the-block.ipynb) | all of it, equal to `zeta_edu.TransformerBlock` |
-# | 12 copying | a model learns to copy while you watch |
+# | [12 copying](12-learns-to-copy.ipynb) | a model learns to copy while you watch |
 # | 13 longer texts | what happens beyond the training length |
 # | 14 reading it | what the heads of the model above do, or only seem to do |
 # | 15 speed | time and memory, on your machine |

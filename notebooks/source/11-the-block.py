@@ -1217,5 +1217,5 @@ hint("block.place")
 # FlashAttention: Dao et al. 2022, [arXiv:2205.14135](https://arxiv.org/abs/2205.14135).
 #
 # **Next.** You have a block that can be trained.
-# Lesson 12 trains two of them to copy, and watches how.
+# [Lesson 12](12-learns-to-copy.ipynb) trains two of them to copy, and watches how.
 # All lessons are on the map of [lesson 00](00-start-here.ipynb).
