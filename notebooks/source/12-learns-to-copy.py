@@ -66,20 +66,22 @@ places = torch.tensor(moves).cumsum(dim=0) % 4
 
 # %% [markdown]
 # Now many lines at once, of 32 letters each.
-# Their circles take 12 of the letters a to p, and one move in ten is a leap.
-# A leap never ends on the next letter, nor where it began.
+# Their circles take 8 to 14 of the letters a to p, so that even without a leap no one distance fits
+# all lines.
+# One move in ten is a leap of 2 to 7 places: it never ends on the next letter, nor where it began.
 
 # %%
 ALPHABET = "abcdefghijklmnop"
 
 
-def draw_lines(count, generator, leaps=0.1, circle=12):
+def draw_lines(count, generator, leaps=0.1, sizes=(8, 14)):
     """Lines of 32 letters as numbers 0 to 15: (count, 32)."""
-    circles = torch.rand(count, 16, generator=generator).argsort(dim=-1)[:, :circle]
+    orders = torch.rand(count, 16, generator=generator).argsort(dim=-1)  # (count, 16)
+    size = torch.randint(sizes[0], sizes[1] + 1, (count, 1), generator=generator)
     is_leap = torch.rand(count, 32, generator=generator) < leaps
-    far = torch.randint(2, circle, (count, 32), generator=generator)
-    places = torch.where(is_leap, far, 1).cumsum(dim=-1) % circle
-    return circles.gather(-1, places)
+    far = torch.randint(2, 8, (count, 32), generator=generator)
+    places = torch.where(is_leap, far, 1).cumsum(dim=-1) % size  # within the circle
+    return orders.gather(-1, places)
 
 
 def spell(line):
@@ -92,7 +94,7 @@ for line in new_lines[:4]:
     print(spell(line))
 
 # %% [markdown]
-# There are 16 · 15 · ... · 5, about 900 billion, circles of 12 out of 16 letters.
+# Of 12 letters alone there are 16 · 15 · ... · 5, about 900 billion orders.
 # No model of ours will learn them by heart.
 #
 # Which letters of a line can be known?
@@ -225,7 +227,8 @@ attention_view(weights[None], list(spell(line)), query=n - 1)
 # Each letter has a row of 64 numbers, its *embedding*.
 # Two blocks of two heads each add to it, as in lesson 07.
 # A last layer norm, and the product with every letter's row gives that letter's logit.
-# All matrices begin small and random.
+# All matrices begin small and random, the letters' rows ten times as large as the rest: from
+# smaller rows the training took much longer for some seeds.
 
 
 # %%
@@ -241,6 +244,7 @@ class Copier(nn.Module):
         for weight in self.parameters():
             if weight.ndim == 2:
                 nn.init.normal_(weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=0.2)
 
     def forward(self, tokens):
         x = self.embedding(tokens)  # (batch, n, dim)
@@ -416,7 +420,10 @@ untrained = measure(model)
 print(f"loss, first and repeated: {untrained['first']:.1f}, {untrained['repeated']:.1f}")
 
 # %% [markdown]
-# It knows nothing yet: with 16 letters, giving each the same costs ln 16 = 2.77.
+# It knows nothing yet, and is sure of the wrong thing.
+# The vector behind the last block is still close to the letter's own row, and of all rows that one
+# fits it best: the model expects every letter to come again.
+# Giving each of the 16 letters the same would cost ln 16 = 2.77.
 
 # %% [markdown]
 # ## The training
@@ -429,7 +436,7 @@ print(f"loss, first and repeated: {untrained['first']:.1f}, {untrained['repeated
 
 
 # %%
-def train(model, steps=400, seed=0, every=25, **kind):
+def train(model, steps=500, seed=0, every=25, **kind):
     """Train on fresh lines; return the measurements by step."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.008, betas=(0.9, 0.95), weight_decay=0.0)
@@ -452,7 +459,7 @@ def train(model, steps=400, seed=0, every=25, **kind):
 history = train(model)
 
 # %%
-print("right on more than 0.85 of the repeated letters:", history[400]["accuracy"] > 0.85)
+print("right on more than 0.85 of the repeated letters:", history[500]["accuracy"] > 0.85)
 
 # %% [markdown]
 # The numbers of a training differ a little from processor to processor.
@@ -471,27 +478,29 @@ figure, axes = plt.subplots(figsize=(7.2, 3.4))
 axes.plot(steps, curve("first"), color=style.MASK, label="first letters")
 axes.plot(steps, curve("repeated"), color=style.OUTPUT, label="repeated letters")
 axes.axhline(2.77, color="black", lw=1, ls=":")
-axes.text(400, 2.7, "knows nothing", ha="right", va="top", fontsize=10)
-axes.set(xlabel="step", ylabel="loss", ylim=(0, 3.4), title="it learns late, and then quickly")
+axes.text(500, 2.7, "knows nothing", ha="right", va="top", fontsize=10)
+axes.set(xlabel="step", ylabel="loss", ylim=(0, 3.6), title="it learns late, and then quickly")
 axes.legend(loc="lower left")
 style.show(
     figure,
-    alt="Loss by step. For first letters it stays near ln 16 and then rises a little above; for "
-    "repeated letters it falls slowly at first, then steeply, and ends far below.",
+    alt="Loss by step. At first both fall to ln 16. For first letters it stays there and then "
+    "rises a little above; for repeated letters it falls slowly, then steeply, and ends far below.",
 )
 
 # %% [markdown]
-# The loss of repeated letters sinks slowly, and then within some fifty steps it drops.
+# The first points lie above the picture: the model unlearns to expect the same letter again, until
+# it gives each letter about the same.
+# From there the loss of repeated letters sinks slowly, and then, within a hundred steps or so, it
+# drops.
 # That of first letters *rises* meanwhile.
 # A first letter that comes by a leap is never what the rule expects, and the surer the model is of
 # the rule, the more a leap costs.
 
 # %%
-falls = torch.tensor(curve("repeated")).diff()  # between two measurements, 25 steps apart
-steepest = steps[falls.argmin()]
-share = -falls.min() / (history[0]["repeated"] - history[400]["repeated"])
-print("more than a sixth of the whole fall lies within 25 steps:", bool(share > 1 / 6))
-print("those come later than step 100:", steepest >= 100)
+falls = torch.tensor(curve("repeated")).diff()[2:]  # in each 25 steps, from step 50 on
+share = -falls.min() / (history[50]["repeated"] - history[500]["repeated"])
+print("more than a tenth of that fall lies within 25 steps:", bool(share > 0.1))
+print("those begin after step 100:", steps[2 + falls.argmin()] > 100)
 
 # %% [markdown]
 # ## The head forms
@@ -532,13 +541,13 @@ style.show(
 # Let the scores say which heads these are.
 
 # %%
-last = history[400]
+last = history[500]
 induction = last["prefix"][1].argmax().item()  # a head of block 1
 backward = last["before"][0].argmax().item()  # a head of block 0
-print("prefix matching, best of block 0 below 0.15:", bool(last["prefix"][0].max() < 0.15))
-print("prefix matching, best of block 1 above 0.5: ", bool(last["prefix"][1].max() > 0.5))
-print("its copying above 0.25:                     ", bool(last["copying"][1, induction] > 0.25))
-print("letter before, best of block 0 above 0.2:   ", bool(last["before"][0, backward] > 0.2))
+print("prefix matching, best of block 0, below 0.15:", bool(last["prefix"][0].max() < 0.15))
+print("prefix matching, best of block 1, above 0.3: ", bool(last["prefix"][1].max() > 0.3))
+print("its copying, above 0.2:                      ", bool(last["copying"][1, induction] > 0.2))
+print("letter before, best of block 0, above 0.2:   ", bool(last["before"][0, backward] > 0.2))
 
 # %% [markdown]
 # Compare with 0.08 for a head that looks everywhere alike, and with 0.06 for copying blindly.
@@ -548,7 +557,7 @@ print("letter before, best of block 0 above 0.2:   ", bool(last["before"][0, bac
 # Now watch it: the attention of these two heads on one line, at five steps of the training.
 
 # %%
-shown_steps = (0, 100, 200, 300, 400)
+shown_steps = (0, 100, 200, 300, 500)
 figure, rows = plt.subplots(2, 5, figsize=(7.6, 3.5), sharex=True, sharey=True)
 for row, (layer, head) in zip(rows, ((0, backward), (1, induction)), strict=True):
     for axes, step in zip(row, shown_steps, strict=True):
@@ -559,15 +568,15 @@ for axes, step in zip(rows[0], shown_steps, strict=True):
     axes.set_title(f"step {step}", fontsize=11)
 style.show(
     figure,
-    alt="Attention of two heads at steps 0, 100, 200, 300 and 400. Both are diffuse at first. "
+    alt="Attention of two heads at steps 0, 100, 200, 300 and 500. Both are diffuse at first. "
     "Above, a line just below the diagonal appears; below, stripes further down, broken by leaps.",
 )
 
 # %% [markdown]
 # Rows are queries, columns keys; darker is more.
 # The line just below the diagonal is the letter before.
-# The stripes below it are the places after an earlier copy: 11 letters back, as long as there was
-# no leap between, and elsewhere when there was.
+# The stripes below it are the places after an earlier copy: one round back less a letter, and
+# elsewhere when there was a leap between.
 # They are what the two looks by hand gave.
 #
 # Move through the training yourself; on the left is the induction head, on the right the table
@@ -645,7 +654,7 @@ style.show(
 
 # %%
 own = off[f"1.{induction}"]
-print("without the induction head, less is right:  ", own < off["none"] - 0.05)
+print("without the induction head, less is right:  ", own < off["none"])
 print("without both heads of block 1, below 0.15:  ", off["1, both"] < 0.15)
 print("without both heads of block 0, below 0.25:  ", off["0, both"] < 0.25)
 
@@ -662,13 +671,14 @@ print("without both heads of block 0, below 0.25:  ", off["0, both"] < 0.25)
 # %% [markdown]
 # ## Is it the rule?
 #
-# The model has seen circles of 12 letters and nothing else.
-# If it follows the rule, a circle of 9 must do as well, on which every distance is another.
+# The model has seen circles of 8 to 14 letters.
+# If it follows the rule, a circle of all 16 must do as well, although the way back is longer on it
+# than on any line of the training.
 
 # %%
-shorter = draw_lines(256, torch.Generator().manual_seed(1001), circle=9)
-nine = measure(model, shorter)["accuracy"]
-print("circle of 9, right on more than 0.75 of the repeated letters:", nine > 0.75)
+longer = draw_lines(256, torch.Generator().manual_seed(1001), sizes=(16, 16))
+sixteen = measure(model, longer)["accuracy"]
+print("circle of 16, right on more than 0.7 of the repeated letters:", sixteen > 0.7)
 
 # %% [markdown]
 # ## The proof
@@ -724,18 +734,18 @@ print("largest error below 1e-10:", max(errors) < 1e-10)
 # %% [markdown]
 # ## What goes wrong: one block too few
 #
-# The two looks need two blocks. What does a single one make of the same training?
+# The two looks need two blocks. What does a single one make of 300 steps of the same training?
 
 # %%
 torch.manual_seed(0)
 one_block = Copier(depth=1, **SHAPE)
-single = train(one_block)
+single = train(one_block, steps=300)
 
 # %%
 figure, axes = plt.subplots(figsize=(7.2, 3))
-for runs, colour, label in ((history, style.QUERY, "two"), (single, style.KEY, "one")):
-    accuracies = [runs[step]["accuracy"] for step in runs]
-    axes.plot(list(runs), accuracies, color=colour, label=f"{label} block{'s'[: label == 'two']}")
+both = {"two blocks": (history, style.QUERY), "one block": (single, style.KEY)}
+for label, (run, colour) in both.items():
+    axes.plot(list(run), [run[step]["accuracy"] for step in run], color=colour, label=label)
 axes.axhline(hits[repeated].float().mean(), color="black", lw=1, ls=":")
 axes.text(0, 0.98, "the rule with a dictionary", fontsize=10)
 axes.set(xlabel="step", ylabel="right on repeated letters", ylim=(0, 1.08))
@@ -749,50 +759,51 @@ style.show(
 # %% [markdown]
 # One block does not find the rule: no key of it knows the letter before.
 # What could it do without?
-# As long as there was no leap, the letter to come is the one that came 12 places before it, so a
-# head could look back by a fixed distance.
-# How often would that be right?
+# On a circle of 12 the letter to come is the one that came 12 places before it, as long as there
+# was no leap; a head can look back by a fixed distance.
+# How often would the best of all distances be right?
 
 # %%
-by_place = new_lines[:, 12:] == new_lines[:, :-12]  # (256, 20): the last 20 letters
-share = by_place[repeated[:, 11:]].sum() / repeated.sum()
-print(f"by place alone: {share:.2f} of the repeated letters")
-print("one block, below that:           ", single[400]["accuracy"] < share.item())
-print("its best prefix score, below 0.2:", bool(single[400]["prefix"].max() < 0.2))
+by_place = []
+for distance in range(1, 31):
+    same = new_lines[:, distance:] == new_lines[:, :-distance]  # (256, 32 - distance)
+    by_place.append(same[repeated[:, distance - 1 :]].sum() / repeated.sum())
+print(f"by place alone: {max(by_place):.2f} of the repeated letters")
+print("one block, below 0.4:             ", single[300]["accuracy"] < 0.4)
+print("its best prefix score, below 0.2: ", bool(single[300]["prefix"].max() < 0.2))
 
 # %% [markdown]
-# In 400 steps it does not even find that.
 # Two blocks end up near the dictionary, or a little above it: after a leap the dictionary trusts a
 # wrong follower, since it always takes the last, and a head may weigh two.
 
 # %% [markdown]
 # ## What goes wrong: a task with a short cut
 #
-# Why did the walker have to leap?
-# Train the same model without leaps.
+# Why did the walker have to leap, and the circles to differ?
+# Train the same model on circles of 12 without leaps.
 
 # %%
 torch.manual_seed(0)
 cheat = Copier(**SHAPE)
-short_cut = train(cheat, steps=150, leaps=0.0)
+short_cut = train(cheat, steps=300, leaps=0.0, sizes=(12, 12))
 
 # %% [markdown]
-# New lines of the kind that it was trained on: it could not be better, and sooner than before.
+# It does well on new lines of the kind that it was trained on.
 
 # %%
-plain_lines = draw_lines(256, torch.Generator().manual_seed(1002), leaps=0.0)
+kind = {"leaps": 0.0, "sizes": (12, 12)}
+plain_lines = draw_lines(256, torch.Generator().manual_seed(1002), **kind)
 plain = measure(cheat, plain_lines)
-print("without leaps, right on more than 0.98:      ", plain["accuracy"] > 0.98)
-print("its best prefix score there is above 0.4:    ", bool(plain["prefix"].max() > 0.4))
+print("right on more than 0.8 of the repeated letters:", plain["accuracy"] > 0.8)
 
 # %% [markdown]
-# Even the prefix score says that a head looks at what follows an earlier copy.
-# Now a circle of 9, still without leaps, and the lines with leaps.
+# Now circles of 9, still without leaps, and the lines from before.
 
 # %%
-nine_lines = draw_lines(256, torch.Generator().manual_seed(1003), leaps=0.0, circle=9)
-cases = {"12, no leaps": plain_lines, "9, no leaps": nine_lines, "12, leaps": new_lines}
-trained_on = {"with leaps": model, "without leaps": cheat}
+kind["sizes"] = (9, 9)
+nine_lines = draw_lines(256, torch.Generator().manual_seed(1003), **kind)
+cases = {"12, no leaps": plain_lines, "9, no leaps": nine_lines, "8 to 14, leaps": new_lines}
+trained_on = {"8 to 14, leaps": model, "12, no leaps": cheat}
 found = {
     name: [measure(one, lines)["accuracy"] for lines in cases.values()]
     for name, one in trained_on.items()
@@ -807,26 +818,28 @@ for shift, colour, (name, accuracies) in zip(
     bars = axes.bar(places + shift, accuracies, 0.34, color=colour, label=name)
     axes.bar_label(bars, fmt="%.2f")
 axes.set_xticks(places, list(cases))
-axes.set(xlabel="circle that is read", ylabel="right on repeated letters", ylim=(0, 1.1))
-axes.legend(title="trained", loc="upper left", bbox_to_anchor=(1, 1))
+axes.set(xlabel="lines that are read", ylabel="right on repeated letters", ylim=(0, 1.1))
+axes.legend(title="trained on", loc="upper left", bbox_to_anchor=(1, 1))
 style.show(
     figure,
-    alt="Accuracy of two models on three kinds of lines. Trained with leaps it is high on all. "
-    "Trained without, it is 1 on circles of 12, near 0 on circles of 9, and low with leaps.",
+    alt="Accuracy of two models on three kinds of lines. Trained on many circles with leaps it is "
+    "high on all. Trained on circles of 12 without leaps, it is high on those, near 0 on circles "
+    "of 9, and low on the rest.",
 )
 
 # %%
-print("trained without leaps, on a circle of 9, below 0.1:", found["without leaps"][1] < 0.1)
-print("trained without leaps, with leaps, below 0.5:      ", found["without leaps"][2] < 0.5)
-print("prefix score on a circle of 9:", bool(measure(cheat, nine_lines)["prefix"][1].max() < 0.2))
+print("on circles of 9, below 0.15:           ", found["12, no leaps"][1] < 0.15)
+print("on the lines from before, below 0.3:   ", found["12, no leaps"][2] < 0.3)
+nine = measure(cheat, nine_lines)
+print("prefix score on circles of 9, below 0.2:", bool(nine["prefix"].max() < 0.2))
 
 # %% [markdown]
-# It has learned to look 11 letters back, and no letter matters for that; with leaps it is right
-# about as often as place alone can be.
-# Accuracy on lines like those of the training cannot tell this from induction, and the prefix score
-# on such lines cannot either.
+# Whatever it has learned, it is not the rule; it holds on circles of 12 only.
+# There the letter to come is always the one of 12 places before, and no letter need be looked at.
+# Nor would the prefix score on such lines have told: with no leap, 11 letters back *is* the place
+# after the earlier copy.
 # A test has to break what the short cut rests on.
-# That is why the paper takes its scores on random tokens, far from any text the model has seen.
+# The paper takes its scores on random tokens, far from any text that its models were trained on.
 
 # %% [markdown]
 # ## Exercises
