@@ -13,7 +13,6 @@ import multiprocessing
 import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +22,8 @@ import torch
 from benchmarks import report
 
 SHAPES = ((2, 4, 16), (6, 8, 64), (12, 8, 256))
-PATIENCE = 120  # seconds: for one picture, and after so many a page is not opened again
-GIVE_UP = 2 * PATIENCE  # a page that keeps the browser busy for longer is left alone
 OPENINGS = 5
+PATIENCE = 120  # seconds for one opening; a page that took longer is not opened again
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 # What BertViz asks the network for, and where npm has it.
@@ -131,49 +129,65 @@ def fetch_libraries(folder: Path) -> dict[str, str]:
 
 def measure(
     tool: str, page: Path, libraries: dict[str, str], shape: tuple[int, int, int]
-) -> tuple[list[float], list[float]]:
-    """Return milliseconds to the first picture and of changes of layer, of several openings."""
+) -> tuple[float, list[float]]:
+    """Open a page once; return milliseconds to the first picture and of changes of layer."""
     from playwright.sync_api import sync_playwright
 
     chosen = next(one for one in TOOLS if one.name == tool)
     look = FIRST.replace("DRAWN", chosen.drawn).replace("PATIENCE", str(1000 * PATIENCE))
     change = CHANGE.replace("CHOOSE", chosen.choose_layer)
-    firsts: list[float] = []
-    changes: list[float] = []
-    began = time.monotonic()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        while len(firsts) < OPENINGS and time.monotonic() - began < PATIENCE:
-            context = browser.new_context(viewport={"width": 1200, "height": 900})
-            context.route("http*://**/*", lambda route: serve(route, libraries))
-            shown = context.new_page()
-            shown.goto(page.as_uri(), wait_until="commit", timeout=1000 * PATIENCE)
-            first = shown.evaluate(look)
-            if first is None:
-                raise TimeoutError
-            firsts.append(first)
-            for layer in range(1, min(shape[0], 4)):
-                changes.append(shown.evaluate(change, [layer, shape[1]]))
-            context.close()
+        shown = browser.new_page(viewport={"width": 1200, "height": 900})
+        shown.route("http*://**/*", lambda route: serve(route, libraries))
+        shown.goto(page.as_uri(), wait_until="commit", timeout=1000 * PATIENCE)
+        first = shown.evaluate(look)
+        if first is None:
+            raise TimeoutError
+        layers = range(1, min(shape[0], 4))
+        changes = [shown.evaluate(change, [layer, shape[1]]) for layer in layers]
         browser.close()
-    return firsts, changes
+    return first, changes
 
 
-def measured(*arguments: Any) -> list[str]:
-    """The two medians in words; a page that never draws, or brings the browser down, has none.
+def opened(*arguments: Any) -> tuple[float, list[float]] | None:
+    """Measure once, in a process of its own: a page that keeps the browser busy cannot be stopped.
 
-    In a process of its own: a page that keeps the browser busy cannot be asked to stop.
+    None where the page does not draw in time, or brings the browser down.
     """
     pool = multiprocessing.get_context("spawn").Pool(1)
     try:
-        firsts, changes = pool.apply_async(measure, arguments).get(GIVE_UP)
-    except (TimeoutError, multiprocessing.TimeoutError):
-        return ["none", "none"]
+        return pool.apply_async(measure, arguments).get(PATIENCE)
     except Exception as error:
-        return [f"none: {type(error).__name__}", "none"]
+        print(f"{arguments[0]}: {type(error).__name__}", flush=True)
+        return None
     finally:
         pool.terminate()
-    return [f"{statistics.median(times):.0f}" for times in (firsts, changes)]
+
+
+def measured(
+    pages: dict[str, Path], libraries: dict[str, str], shape: tuple[int, int, int]
+) -> dict[str, list[str]]:
+    """The two medians of each tool in words; the tools take turns."""
+    firsts: dict[str, list[float]] = {name: [] for name in pages}
+    changes: dict[str, list[float]] = {name: [] for name in pages}
+    left_out: set[str] = set()
+    for _ in range(OPENINGS):
+        for name, page in pages.items():
+            if name in left_out:
+                continue
+            once = opened(name, page, libraries, shape)
+            if once is None:
+                left_out.add(name)
+            else:
+                firsts[name].append(once[0])
+                changes[name].extend(once[1])
+    return {
+        name: [
+            f"{statistics.median(t):.0f}" if t else "none" for t in (firsts[name], changes[name])
+        ]
+        for name in pages
+    }
 
 
 def serve(route: Any, libraries: dict[str, str]) -> None:
@@ -202,14 +216,15 @@ def compare(folder: Path, libraries: dict[str, str], sizes_wanted: int) -> list[
     rows = []
     for shape in SHAPES[:sizes_wanted]:
         weights, words = causal(*shape), [f"t{i}" for i in range(shape[2])]
+        pages = {tool.name: folder / f"{tool.name}.html" for tool in TOOLS}
         for tool in TOOLS:
-            page = folder / f"{tool.name}.html"
-            page.write_text(tool.make(weights, words), encoding="utf-8")
+            pages[tool.name].write_text(tool.make(weights, words), encoding="utf-8")
+        times = measured(pages, libraries, shape)
+        for tool in TOOLS:
+            page = pages[tool.name]
             needed = [text for address, text in libraries.items() if address in page.read_text()]
             size = page.stat().st_size + sum(map(len, needed))
-            sizes = " × ".join(map(str, shape))
-            row = [sizes, tool.name, f"{size / 1e6:.2f}"]
-            row += measured(tool.name, page, libraries, shape)
+            row = [" × ".join(map(str, shape)), tool.name, f"{size / 1e6:.2f}", *times[tool.name]]
             rows.append([*row, draws_offline(tool, page) if shape == SHAPES[0] else "–"])
             print("  ".join(rows[-1]), flush=True)
     return rows
@@ -229,10 +244,10 @@ def main(arguments: list[str]) -> None:
 
 
 NOTE = (
-    f"Medians of {OPENINGS} openings in headless Chromium, or of as many as {PATIENCE} s allow; "
-    f"none, where there was no picture within {PATIENCE} s. The size is all that has to reach the "
-    "browser: BertViz's `head_view` with require.js, d3 and jQuery, which it loads from the "
-    "network and which are served to it here without delay; CircuitsVis' `attention_heads`, all "
-    "layers' heads in one, in its offline form. Whether a page draws offline was tried with the "
-    "smallest."
+    f"Medians of {OPENINGS} openings in headless Chromium, in which the tools take turns; none, "
+    f"where an opening and three changes of layer took more than {PATIENCE} s. The size is all "
+    "that has to reach the browser: BertViz's `head_view` with require.js, d3 and jQuery, which it "
+    "loads from the network and which are served to it here without delay; CircuitsVis' "
+    "`attention_heads`, all layers' heads in one, in its offline form. Whether a page draws "
+    "offline was tried with the smallest."
 )
