@@ -64,12 +64,17 @@ def quartiles(times: Sequence[float]) -> Times:
     return Times(float(median), float(low), float(high))
 
 
-def peak_bytes(once: Work) -> int:
+def peak_bytes(once: Work, times: int = 5) -> int:
     """The most bytes of tensors that a piece of work holds at a time, beyond what was there.
 
-    Counted from torch's own record of every allocation and release on the CPU.
+    Counted from torch's own record of every allocation and release on the CPU. A record misses
+    some of them now and then, so the work is done several times, and the largest peak is taken.
     """
     once()  # tables and masks that are kept are there from now on
+    return max(_recorded_peak(once) for _ in range(times))
+
+
+def _recorded_peak(once: Work) -> int:
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         once()
