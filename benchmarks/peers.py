@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zeta_edu import TransformerBlock
 
 DIM_HEAD, FF_MULT = 64, 4
+ROOM = 512  # positions that a decoder may be asked for after its prompt
 Step = Callable[[Tensor], Tensor]
 
 
@@ -75,9 +76,6 @@ class Floor(nn.Module):
             return self.attn_out(mixed.transpose(1, 2).flatten(2)) + self.ff_out(value)
 
         return step
-
-
-ROOM = 512  # positions that a decoder may be asked for after its prompt
 
 
 class PaLM(nn.Module):

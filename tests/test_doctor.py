@@ -14,24 +14,24 @@ def test_a_whole_installation_is_well(capsys: pytest.CaptureFixture[str]) -> Non
     assert "lessons in" in said
 
 
+@pytest.mark.parametrize(
+    ("package", "extra", "code"),
+    [("anywidget", "notebooks", 1), ("tqdm", "train", 1), ("tensorboard", "log", 0)],
+)
 def test_what_is_missing_is_named_with_what_gets_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    extra: str,
+    code: int,
 ) -> None:
+    """What few need is no fault."""
     there = doctor.installed
-    monkeypatch.setattr(doctor, "installed", lambda n: None if n == "anywidget" else there(n))
-    assert cli.main(["doctor"]) == 1
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name == package else there(name))
+    assert cli.main(["doctor"]) == code
     said = capsys.readouterr().out
-    assert "anywidget         missing     >=0.9" in said
-    assert "pip install 'zeta-edu[notebooks]'" in said
-
-
-def test_what_few_need_is_named_but_no_fault(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = doctor.installed
-    monkeypatch.setattr(doctor, "installed", lambda n: None if n == "tensorboard" else there(n))
-    assert cli.main(["doctor"]) == 0
-    assert "pip install 'zeta-edu[log]'" in capsys.readouterr().out
+    assert f"{package:18}missing" in said
+    assert f"pip install 'zeta-edu[{extra}]'" in said
 
 
 def test_a_torch_that_cannot_be_loaded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

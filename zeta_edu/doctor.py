@@ -37,10 +37,10 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     missing_needed = False
     for extra, packages in declared().items():
         print(f"\n{f'for {EXTRAS[extra]}' if extra else 'always'}:")
+        found = {name: installed(name) for name in packages}
         for name, wanted in packages.items():
-            found = installed(name)
-            print(f"  {name:18}{found or 'missing':12}{wanted}")
-        if any(installed(name) is None for name in packages):
+            print(f"  {name:18}{found[name] or 'missing':12}{wanted}")
+        if None in found.values():
             print(f"  get it with: pip install '{f'zeta-edu[{extra}]' if extra else 'zeta-edu'}'")
             missing_needed |= extra in NEEDED
     print(f"\n{lessons()}")

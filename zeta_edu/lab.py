@@ -38,14 +38,19 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("--port", type=int, default=8888, help="the port to serve at (8888)")
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    add_folder(parser)
+    parser.add_argument("jupyter", nargs="*", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run_lab)
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the learner's folder."""
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path.home() / "zeta_edu_lessons",
         help="the folder of your copies (~/zeta_edu_lessons)",
     )
-    parser.add_argument("jupyter", nargs="*", help=argparse.SUPPRESS)
-    parser.set_defaults(run=run_lab)
 
 
 def run_lab(arguments: argparse.Namespace) -> int:

@@ -2,10 +2,19 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zeta_edu.lab import digest, find_lessons, place, read_manifest, remember, shipped_files
+from zeta_edu.lab import (
+    add_folder,
+    digest,
+    find_lessons,
+    place,
+    read_manifest,
+    remember,
+    shipped_files,
+)
 
 
 def add_commands(subparsers: Any) -> None:
@@ -22,12 +31,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("lesson", nargs="?", help="a lesson's number or name, such as 03")
     parser.add_argument("--reset", action="store_true", help="replace your copy of it, edits too")
     parser.add_argument("--yes", action="store_true", help="reset without asking")
-    parser.add_argument(
-        "--dir",
-        type=Path,
-        default=Path.home() / "zeta_edu_lessons",
-        help="the folder of your copies (~/zeta_edu_lessons)",
-    )
+    add_folder(parser)
     parser.set_defaults(run=run_lessons)
 
 
@@ -48,11 +52,19 @@ def run_lessons(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def heading(notebook: Mapping[str, Any]) -> str:
+    """The first heading of a notebook as plain text; "" where there is none."""
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"]).lstrip()
+        if cell["cell_type"] == "markdown" and source.startswith("# "):
+            return source.splitlines()[0].lstrip("# ").replace("`", "").replace("$", "")
+    return ""
+
+
 def title(path: Path) -> str:
-    """The heading of a notebook's first cell."""
-    first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
-    heading = "".join(first).splitlines()[0]
-    return heading.lstrip("# ").partition("· ")[2] or heading.lstrip("# ")
+    """A lesson's heading without its number."""
+    whole = heading(json.loads(path.read_text(encoding="utf-8")))
+    return whole.partition("· ")[2] or whole
 
 
 def state(lesson: Path, folder: Path) -> str:

@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from zeta_edu.checks import existing_file
+from zeta_edu.lessons import heading
 from zeta_edu.pages.formulas import Formulas
 
 STYLE = Path(__file__).with_name("page.css")
@@ -29,6 +30,7 @@ def export_notebook(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: `path` is neither a string nor a path.
         ValueError: it is no notebook.
 
     Source: MathML Core (W3C), which every browser of today draws.
@@ -40,21 +42,12 @@ def export_notebook(path: str | Path) -> str:
         raise ValueError(f"{str(path)!r} is not a notebook: {error}") from None
     formulas = Formulas()
     body, _ = _exporter(formulas).from_notebook_node(notebook, {"metadata": {"path": path.parent}})
-    head = f"<title>{html.escape(title(notebook) or path.stem)}</title><style>{_style()}</style>"
+    head = f"<title>{html.escape(heading(notebook) or path.stem)}</title><style>{_style()}</style>"
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     return (
         f'<!DOCTYPE html><html lang="en"><head>{meta}{head}</head>'
         f"<body><main>{formulas.put_in(body)}</main></body></html>\n"
     )
-
-
-def title(notebook: NotebookNode) -> str:
-    """The first heading, as plain text."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and cell.source.lstrip().startswith("# "):
-            first: str = cell.source.lstrip().splitlines()[0]
-            return first.lstrip("# ").replace("`", "").replace("$", "")
-    return ""
 
 
 class Drawn(Preprocessor):
