@@ -29,6 +29,8 @@ class TransformerBlock(nn.Module):
 
     One bias-free projection of the normed input gives queries, keys, values and the feed-forward
     input; the output is their sum, without the residual, which is the caller's: `x + block(x)`.
+    Without gradients the feed-forward input is overwritten: a hook on `ff_out` that keeps its input
+    must clone it (one on the projection need not).
 
     Args:
         dim: features of the input and output.
