@@ -6,7 +6,7 @@
 # **Do the parts that you built, all together, make the block, whatever options are chosen?**
 #
 # In this lesson you gather them into one module of some sixty lines.
-# You prove that it is `zeta_edu.TransformerBlock` for every combination of its options: outputs,
+# You prove that it is `zeta_edu.TransformerBlock` for every combination of its switches: outputs,
 # gradients, cache and LoRA.
 # Then you read the package's own file, line by line, and run a trained model on your block.
 #
@@ -79,8 +79,9 @@ print([tuple(part.shape) for part in (q, k, v, ff)])
 # By hand: 4 · 8 = 32 numbers for the queries, 2 · 8 = 16 for the keys and as many for the values,
 # and 2 · 64 = 128 for the feed-forward.
 #
-# At three of the slices LoRA may add an update (lesson 10): two thin matrices and a factor.
-# It takes what the matrix beside it takes, the normed x.
+# At three of the slices, and at the matrix out, LoRA may add an update (lesson 10): two thin
+# matrices and a factor.
+# It takes what the matrix beside it takes, at the slices the normed x.
 
 
 # %%
@@ -118,7 +119,7 @@ print([tuple(part.shape) for part in (q, k, v)])
 # %% [markdown]
 # With qk norm (lesson 06) every query and every key is brought to length 1, and each feature
 # multiplied by a learned scale.
-# `F.normalize` divides by the length, or by a tiny number where the length is 0.
+# `F.normalize` divides by the length, or by 10⁻¹² where the length is less.
 
 
 # %%
@@ -151,7 +152,7 @@ print([tuple(part.shape) for part in (q, k)])
 # %% [markdown]
 # ## What came before
 #
-# Keys are kept when they are turned, and before they fade (lesson 09).
+# Keys are kept after they are turned, and before they fade (lesson 09).
 # This is the simplest cache. What it has kept is a constant for the gradient, as in the package.
 
 
@@ -170,10 +171,10 @@ class Cache:
 
 
 # %% [markdown]
-# With xPos (lesson 05) a score fades by ζ to the power of (*m* − *n*) / *B*, where *m* and *n* are
-# the positions of query and key, *B* is the scale base, and pair *i* has
+# With xPos (lesson 05) what pair *i* adds to a score fades by ζ to the power of (*m* − *n*) / *B*,
+# where *m* and *n* are the positions of query and key, *B* is the scale base, and
 # ζ = (2i/d + 0.4) / 1.4.
-# The factor is shared between the two, from an origin, here the first query.
+# Query and key share the factor, from an origin, here the first query.
 # An infinite *B* makes every factor 1: that is how xPos is switched off.
 
 
@@ -194,8 +195,8 @@ print([tuple(part.shape) for part in faded])
 # ## Who sees whom
 #
 # A query sees a key that is not later, if the block is causal, and not padding (lesson 03).
-# `tril(past)` keeps what lies on or below a diagonal that starts `past` columns to the right, so
-# the last query sees the last key.
+# `tril(total - new)` keeps what lies on or below a diagonal that starts as many columns to the
+# right, so the last query sees the last key.
 
 
 # %%
@@ -416,8 +417,7 @@ style.show(
 # All switches but one change what is computed.
 # `flash_attn` changes how it is computed, and the bar is empty.
 # xPos does little here: with a scale base of 512, two hundred tokens are a short way.
-# A comparison of outputs has to be sharp to see such a switch at all; ours will allow an error of
-# 10⁻⁹.
+# A comparison of outputs that allows a few percent would miss it; ours will allow an error of 10⁻⁹.
 
 # %% [markdown]
 # ## What it weighs, and what it does
@@ -445,7 +445,7 @@ print("that is all:", sum(weights.values()) == sum(p.numel() for p in large.para
 # %% [markdown]
 # By hand: the feed-forward has 2 · 2048 rows of 512 on its way in, which makes 2,097,152, and half
 # as many on its way out.
-# With the gain of layer norm it makes 3,736,064 in all.
+# All parts together, the gain of layer norm included, have 3,736,064.
 #
 # And the work? Each weight of a matrix meets each token once.
 # A query and a key cost *d* multiplications for the score, and *d* for the mix, in every head
@@ -471,7 +471,7 @@ print("as counted:", sum(count_work(large, 100).values()) == counter.get_total_f
 # hence the half.
 #
 # Choose the number of key/value heads and the length of the text.
-# (In a page without a running Python you see one choice only.)
+# (In a page without a running Python you see one key/value head and 2048 tokens only.)
 
 # %%
 COLOURS = {"queries": style.QUERY, "keys": style.KEY, "values": style.VALUE, "out": style.MASK}
@@ -516,12 +516,13 @@ choices += [SelectionSlider(options=lengths, value=2048, continuous_update=False
 _ = interact(draw_cost, kv_heads=choices[0], n=choices[1])
 
 # %% [markdown]
-# Most weights belong to the feed-forward, and at common lengths most of the work as well.
+# Most weights belong to the feed-forward, and at 2048 tokens more than half of the work.
 # Scores and mix have no weights at all, but their share grows with the length.
 # They catch up with the rest when 2 · *n* · 512 is as much as the 3,735,552 weights of the
 # matrices: at 3,648 tokens.
 #
-# More key/value heads cost little here; what they cost is the cache.
+# Eight key/value heads instead of one add an eighth of the weights, but make the cache eight times
+# as large.
 
 # %% [markdown]
 # ## The proof
@@ -532,9 +533,8 @@ _ = interact(draw_cost, kv_heads=choices[0], n=choices[1])
 #
 # Weights are drawn at random, gains and scales and both factors of LoRA too: what starts at 1 or at
 # 0 could hide a mistake, as we shall see.
-# Let us first write down what is to be compared.
-# A whole text of six tokens, and the same in calls of 4 and 2 through a cache; without the causal
-# mask there is one call, since a token that sees later ones cannot be cached.
+# We compare a whole text of six tokens, and the same in calls of 4 and 2 through a cache.
+# Without the causal mask there is one call, since a token that sees later ones must wait for them.
 
 
 # %%
@@ -604,8 +604,8 @@ def pair(number, options, tuned):
 
 
 # %% [markdown]
-# One of the two texts is padded on the left, so that its first query sees nothing; the other on the
-# right.
+# One of the two texts is padded on the left, so that in a causal block its first query sees
+# nothing; the other on the right.
 
 # %% tags=["proof"]
 keep = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
@@ -624,7 +624,7 @@ print(len(cases), "cases, largest error below 1e-9:", largest < 1e-9)
 # %% [markdown]
 # Six tokens are few.
 # The package takes the queries of a longer text in parts, and builds larger tables for it, so here
-# are some cases of 160 tokens, the last of which comes alone.
+# are ten cases of 160 tokens, whole and in calls of 90, 69 and 1.
 
 # %% tags=["proof"]
 for number, options in enumerate(combinations[::5]):
@@ -643,8 +643,8 @@ print("long texts too")
 #
 # Here is the package's block with qk norm and LoRA, on our line of tokens, as a diagram.
 # Each wire carries its shape and the range of its numbers.
-# Click on a part, or walk with the arrow keys: below the picture you read what the part does, in
-# which lesson it was built, and what is to be seen at it.
+# Click on a part or a wire, or walk with the arrow keys: the text tells what the part does, in
+# which lesson it was built, and what numbers come out.
 # Follow the wires in the order of this lesson: they have the shapes that we printed.
 
 # %%
@@ -688,7 +688,7 @@ for method in (TransformerBlock.forward, TransformerBlock._project):
 # You have written nearly all of it.
 # `self.norm` and `self.fused_attn_ff_proj` are `layer_norm` and the product with `fused`;
 # `tuned.add` is `tune`, and `l2_normalise` is `unit`.
-# The package's `mask` is your `keep`.
+# The package's `mask` is your `keep`; its cache may be kept in another precision, hence `t.to`.
 # `rotary_tables` makes cosines and sines once and keeps them (lesson 04).
 # `self.attend` is `attend`: masks, xPos, and the mix, with or without flash.
 # It takes many queries in parts, with an origin for each window (lesson 05).
@@ -777,11 +777,13 @@ style.show(
 # %%
 yours = kept["yours, regular"] + kept["yours, flash"]
 theirs = kept["zeta_edu, regular"] + kept["zeta_edu, flash"]
-print("the package keeps less than two thirds of yours:", theirs < yours * 2 / 3)
+print("the package keeps about half of yours:", 0.45 < theirs / yours < 0.55)
 
 # %% [markdown]
-# Yours computes the same numbers. Tiles in plain PyTorch save little in training, since autograd
-# keeps each of them; lesson 08 wrote a backward pass of its own for that reason.
+# Yours computes the same numbers, and keeps about twice as many.
+# SwiGLU makes 12 units of the difference: 5 − 2 numbers for each of 4 · dim inner features.
+# Tiles in plain PyTorch save little in training, since autograd keeps each of them; lesson 08 wrote
+# a backward pass of its own for that reason.
 #
 # The order of the halves matters too, because the backward pass goes from the end to the beginning.
 # Let each part tell when its gradient is computed.
@@ -900,8 +902,8 @@ print("as the package writes:", text == model.generate(prompt, max_new_tokens=60
 #
 # What does each block add to the answer?
 # Stop after any block, apply the last norm and the embedding, and see how likely the next token of
-# the text is by then.
-# (This way of looking is known as the *logit lens*.)
+# what was just written is by then.
+# (This way of looking is known as the *logit lens*; a ⏎ stands for line breaks and blanks.)
 
 # %%
 ids = torch.tensor([tokenizer.encode(text)[:40]])
@@ -919,13 +921,13 @@ axes.set_xticks(range(len(pieces)), pieces, rotation=90, fontsize=8)
 figure.colorbar(image, label="chance of this token")
 style.show(
     figure,
-    alt="Map of the chance of each next token after none to six blocks: nothing in the first row, "
-    "more tokens with a high chance in each row below, most of them in the last.",
+    alt="Map of the chance of each next token after none to six blocks: nothing in the first row; "
+    "a few tokens are likely after one or two blocks, many more after five or six.",
 )
 
 # %% [markdown]
 # On average the chance grows with every block, though for single tokens it falls at times.
-# Each block adds its part to what is there, and no block has the answer alone.
+# Some tokens are likely early, such as `ager` after `man`; others only after the last block.
 
 # %% [markdown]
 # ## What goes wrong: parts in the wrong order
@@ -1068,7 +1070,7 @@ for kind in (Block, RawUpdates):
 # Difficulty ★☆☆, 5 minutes.
 # Return the number of weights of a block, the gain of its norm included.
 # It has no qk norm and no LoRA.
-# The five arguments are tensors that hold one whole number each; so is the result.
+# The five arguments are tensors that hold one whole number each; so does the result.
 
 
 # %% tags=["exercise"]
@@ -1156,7 +1158,7 @@ hint("block.fold")
 #
 # A feature of the normed x meets one column of the matrix, so its gain can be moved into that
 # column.
-# LoRA at q, k and v takes the normed x too: with one, every row of A is multiplied as well.
+# LoRA at q, k and v takes the normed x too: there row j of A is multiplied by `gamma[j]`.
 #
 # </details>
 
@@ -1198,11 +1200,11 @@ hint("block.place")
 # %% [markdown]
 # ## What you have now
 #
-# A transformer block is norm, one product, heads, a direction, a place, a memory, a mask, a mix, a
-# gate, and a sum.
-# Yours equals the package's for every combination of its options, in outputs and gradients, whole
+# This transformer block is norm, one product, heads, a direction, a place, a memory, a mask, a mix,
+# a gate, and a sum.
+# Yours equals the package's for every combination of its switches, in outputs and gradients, whole
 # and in calls, with LoRA and without.
-# What the package adds is care: checks, tables that are kept, and less memory for the same numbers.
+# The package adds checks, tables that are kept, and less memory for the same numbers.
 # Mistakes of assembly hide in fresh weights; random weights, shifts and merging bring them out.
 #
 # **References.**
@@ -1215,6 +1217,8 @@ hint("block.place")
 # SwiGLU: Shazeer 2020, [arXiv:2002.05202](https://arxiv.org/abs/2002.05202).
 # LoRA: Hu et al. 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685).
 # FlashAttention: Dao et al. 2022, [arXiv:2205.14135](https://arxiv.org/abs/2205.14135).
+# The logit lens: nostalgebraist 2020,
+# [interpreting GPT](https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens).
 #
 # **Next.** You have a block that can be trained.
 # [Lesson 12](12-learns-to-copy.ipynb) trains two of them to copy, and watches how.
