@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 ARGS ?=
 
-.PHONY: help lab test test-browser lessons lint types format clean
+.PHONY: help lab test test-browser lessons site bench test-wheel lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,10 +17,13 @@ help:
 	@echo 'make test          lint, types, unit tests, doctests, every lesson run and compared'
 	@echo 'make test-browser  the views and JupyterLab in a real Chromium'
 	@echo 'make lessons       build notebooks/*.ipynb from notebooks/source (ARGS="01" for one)'
+	@echo 'make site          the web site, in site/: lessons, gallery, reference, search'
+	@echo 'make bench         the project against its peers, into benchmarks/README.md (ARGS="block")'
+	@echo 'make test-wheel    the wheel in an empty environment, with the lowest versions'
 	@echo 'make lint          ruff: lint and format, checked'
 	@echo 'make types         mypy'
 	@echo 'make format        ruff: mend what it can'
-	@echo 'make clean         remove .venv and caches (never my-lessons/)'
+	@echo 'make clean         remove .venv, site/ and caches (never my-lessons/)'
 
 $(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
 	@sh tools/make_venv.sh
@@ -37,6 +40,18 @@ test-browser: $(STAMP)
 lessons: $(STAMP)
 	@$(BIN)/python notebooks/build.py $(ARGS)
 
+site: $(STAMP)
+	@$(BIN)/python docs/site/build.py $(ARGS)
+
+# litgpt asks for an older huggingface-hub than transformers takes: it comes without its wishes.
+bench: $(STAMP)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps litgpt lightning lightning-utilities torchmetrics
+	@$(BIN)/python -m benchmarks $(or $(ARGS),all)
+
+test-wheel: $(STAMP)
+	@$(BIN)/python tools/check_wheel.py
+
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo 'lint: passed'
 
@@ -47,5 +62,5 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf .venv setup.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv setup.log site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find zeta_edu tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

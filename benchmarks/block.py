@@ -1,22 +1,24 @@
 """The block against the floor under it and against the blocks of other packages.
 
-    python -m benchmarks block              every size: about half an hour
+    python -m benchmarks block              every size: about an hour
     python -m benchmarks block 512          those of one dim
 
 Forward (inference mode) and forward + backward, in float32 and bfloat16, in processor time of one
 thread; and the peak of the memory that tensors take. Every figure is a multiple of the floor: the
 same matrix products and attention, nothing else, by the faster of torch's fused kernel and plain
-products.
+products. A cell is left out where its floor alone takes more than five seconds: on processors that
+do not have bfloat16 it is emulated, and takes minutes.
 """
 
 import gc
 import itertools
+import time
 import warnings
 
 import torch
 from torch import nn
 
-from benchmarks import report
+from benchmarks import charts, report
 from benchmarks.measuring import Times, Work, interleave, peak_bytes, pin
 from benchmarks.peers import FLOORS, OURS, PACKAGES, PEERS
 
@@ -26,6 +28,12 @@ DTYPES = (torch.float32, torch.bfloat16)
 MODES = ("forward", "forward + backward")
 CANDIDATES = FLOORS | OURS | PEERS
 MEMORY_AT = 2048
+LONGEST = 5.0  # seconds a floor may take
+PICTURE = (
+    "Time against length in multiples of the floor, forward and forward + backward, float32: "
+    "the block, regular and flash, beside the layers of other packages."
+)
+LEFT_OUT = f"–: left out, because the floor alone takes more than {LONGEST:.0f} s."
 
 
 def modules(dim: int, dtype: torch.dtype) -> dict[str, nn.Module]:
@@ -62,65 +70,89 @@ def floor_of(times: dict[str, Times]) -> Times:
 
 
 def cell(dim: int, dtype: torch.dtype, mode: str, n: int) -> dict[str, Times]:
+    """Times of all candidates at one size; none where it would take too long."""
     x = torch.randn(1, n, dim, generator=torch.Generator().manual_seed(0)).to(dtype)
     todo = {name: work(module, x, mode) for name, module in modules(dim, dtype).items()}
-    times = interleave(todo, seconds=10.0, least=7)
+    alone = seconds(todo["floor, flash"])
+    if alone > LONGEST:
+        return {}
+    times = interleave(todo, seconds=10.0, least=7 if alone < 1 else 5)
     gc.collect()
     return times
 
 
-def timed(dim: int, dtype: torch.dtype, mode: str) -> tuple[list[list[str]], list[str]]:
+def seconds(once: Work) -> float:
+    start = time.process_time()
+    once()
+    return time.process_time() - start
+
+
+def timed(dim: int, dtype: torch.dtype, mode: str) -> list[dict[str, Times]]:
+    cells: list[dict[str, Times]] = []
+    for n in LENGTHS:
+        cells.append(cell(dim, dtype, mode, n) if not cells or cells[-1] else {})
+        print(dim, dtype, mode, n, {k: v.over(floor_of(cells[-1])) for k, v in cells[-1].items()})
+    return cells
+
+
+def rows_of(cells: list[dict[str, Times]]) -> list[list[str]]:
     """The rows of a table, a column a length, and how far the quartiles of each cell spread."""
-    cells = [cell(dim, dtype, mode, n) for n in LENGTHS]
-    floors = [floor_of(times) for times in cells]
-    rows = [["floor, ms", *(f"{1000 * floor.median:.1f}" for floor in floors)]]
+    floors = [floor_of(times) if times else None for times in cells]
+    rows = [["floor, ms", *(f"{1000 * f.median:.1f}" if f else "–" for f in floors)]]
     for name in CANDIDATES:
-        rows.append([name, *(c[name].over(f) for c, f in zip(cells, floors, strict=True))])
-        print("  ".join([str(dim), str(dtype), mode, *rows[-1]]), flush=True)
-    spread = [
-        sorted((t.high - t.low) / t.median for t in times.values())[len(times) // 2]
-        for times in cells
-    ]
-    return rows, [f"{s:.1%}" for s in spread]
+        ratios = (c[name].over(f) if f else "–" for c, f in zip(cells, floors, strict=True))
+        rows.append([name, *ratios])
+    return [*rows, ["half of the runs lie within", *map(spread, cells)]]
 
 
-def weighed(dim: int) -> list[list[str]]:
-    """Peak memory at one length, in multiples of the floor's."""
-    rows = []
-    peaks = {}
+def spread(times: dict[str, Times]) -> str:
+    """Between the quartiles of the candidate in the middle, in parts of its median."""
+    parts = sorted((t.high - t.low) / t.median for t in times.values())
+    return f"{parts[len(parts) // 2]:.1%}" if parts else "–"
+
+
+def ratios(cells: list[dict[str, Times]]) -> dict[str, list[float]]:
+    there = [c for c in cells if c]
+    names = [name for name in CANDIDATES if name not in FLOORS]
+    return {n: [c[n].median / floor_of(c).median for c in there] for n in names}
+
+
+def weighed(dim: int) -> str:
+    """A table of the peak memory at one length, in multiples of the floor's."""
+    columns: dict[str, dict[str, float]] = {}
     for dtype, mode in itertools.product(DTYPES, MODES):
         x = torch.randn(1, MEMORY_AT, dim).to(dtype)
-        for name, module in modules(dim, dtype).items():
-            peaks[name, dtype, mode] = peak_bytes(work(module, x, mode))
-    floor = "floor, flash"
-    for name in CANDIDATES:
-        ratios = [
-            peaks[name, dtype, mode] / peaks[floor, dtype, mode]
-            for dtype, mode in itertools.product(DTYPES, MODES)
-        ]
-        rows.append([name, *(f"{ratio:.2f}" for ratio in ratios)])
-        print("  ".join(["memory", str(dim), *rows[-1]]), flush=True)
-    return rows
+        todo = {name: work(module, x, mode) for name, module in modules(dim, dtype).items()}
+        if seconds(todo["floor, flash"]) < LONGEST:
+            peaks = {name: peak_bytes(once, times=3) for name, once in todo.items()}
+            ratios = {name: peak / peaks["floor, flash"] for name, peak in peaks.items()}
+            columns[f"{str(dtype).removeprefix('torch.')}, {mode}"] = ratios
+            print("memory", dim, dtype, mode, ratios, flush=True)
+    head = [f"peak memory, dim {dim}, n = {MEMORY_AT}", *columns]
+    return report.table(
+        head, [[name, *(f"{c[name]:.2f}" for c in columns.values())] for name in CANDIDATES]
+    )
 
 
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")  # of the peers
-    dims = [int(a) for a in arguments] or list(DIMS)
     pinned = pin()
-    parts = ["## The block"]
-    for dim, dtype, mode in itertools.product(dims, DTYPES, MODES):
-        rows, spread = timed(dim, dtype, mode)
-        head = [f"dim {dim}, {str(dtype).removeprefix('torch.')}, {mode}"]
-        head += [f"n = {n}" for n in LENGTHS]
-        rows.append(["half of the runs lie within", *spread])
-        parts.append(report.table(head, rows))
-    for dim in dims:
-        head = [f"peak memory, dim {dim}, n = {MEMORY_AT}"]
-        head += [
-            f"{str(dtype).removeprefix('torch.')}, {mode}"
-            for dtype, mode in itertools.product(DTYPES, MODES)
-        ]
-        parts.append(report.table(head, weighed(dim)))
-    said = report.circumstances(" ".join(["python -m benchmarks block", *arguments]), PACKAGES)
-    parts.append(f"{said} Processor time, {pinned}; multiples of the faster floor.")
-    report.write("block", "\n\n".join(parts))
+    for dim in [int(a) for a in arguments] or DIMS:
+        measured(dim, pinned)
+
+
+def measured(dim: int, pinned: str) -> None:
+    tables, panels = [], {}
+    for dtype, mode in itertools.product(DTYPES, MODES):
+        title = f"dim {dim}, {str(dtype).removeprefix('torch.')}, {mode}"
+        cells = timed(dim, dtype, mode)
+        if any(cells):
+            tables.append(report.table([title, *(f"n = {n}" for n in LENGTHS)], rows_of(cells)))
+        if dtype == torch.float32:
+            panels[title] = ratios(cells)
+    charts.ratios(f"block-{dim}", LENGTHS, panels)
+    said = report.circumstances(f"python -m benchmarks block {dim}", PACKAGES)
+    note = f"{said} Processor time, {pinned}; multiples of the faster floor. {LEFT_OUT}"
+    picture = f"![{PICTURE}](block-{dim}.png)"
+    parts = [f"## The block, dim {dim}", picture, *tables, weighed(dim), note]
+    report.write(f"block {dim}", "\n\n".join(parts))

@@ -4,12 +4,16 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from zeta_edu import cli
 
-COMMANDS = ("lab", "lessons", "train", "finetune", "generate", "view", "export", "doctor")
+COMMANDS = (
+    *("lab", "lessons", "train", "finetune", "generate", "view", "export", "doctor"),
+    "completion",
+)
 
 
 def parser_that(runs: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -42,9 +46,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a first hour:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "command", ["lab", "lessons", "train", "finetune", "generate", "view", "doctor"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -111,3 +113,38 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["le"], ["lessons"]),
+        (["export", "--o"], ["--output", "--open"]),
+        (["completion", ""], ["bash", "zsh", "tcsh"]),
+        (["export", "-o", "mi"], ["mine.html"]),
+    ],
+)
+def test_bash_completes_commands_options_and_files(
+    words: list[str], offered: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "mine.html").touch()
+    line = " ".join(f"'{word}'" for word in ["zeta-edu", *words])
+    program = (
+        f"source ./script; COMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
+        '_shtab_zeta_edu; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_get_a_script_of_their_own(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(command in script for command in COMMANDS)

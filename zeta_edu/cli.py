@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 EXAMPLES = """\
 a first hour:
@@ -16,6 +18,7 @@ a first hour:
   zeta-edu lessons                          list the lessons and the state of your copies
   zeta-edu export 04                        write lesson 04 as one page, its views alive
   zeta-edu doctor                           say what is installed and what is missing
+  zeta-edu completion bash                  let your shell complete all of these
 
 "zeta-edu COMMAND --help" tells all that a command can do.
 """
@@ -38,7 +41,35 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for part in (lab, lessons, page_commands, model_commands, view_commands, doctor):
         part.add_commands(subparsers)
+    add_completion(parser, subparsers)
     return parser
+
+
+def add_completion(parser: argparse.ArgumentParser, subparsers: Any) -> None:
+    """Add `completion`, which knows every other command."""
+    completion = subparsers.add_parser(
+        "completion",
+        help="print a script that lets your shell complete these commands",
+        description="Print what lets a shell complete the commands, their options and the names "
+        "of files, with the TAB key.",
+        epilog='bash:  eval "$(zeta-edu completion bash)" in ~/.bashrc\n'
+        "zsh:   zeta-edu completion zsh, into a file _zeta-edu in a folder of $fpath\n"
+        "tcsh:  zeta-edu completion tcsh, into a file that ~/.tcshrc sources",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+    def run(arguments: argparse.Namespace) -> int:
+        import shtab
+
+        for command in subparsers.choices.values():
+            for action in command._actions:
+                if action.type is Path:
+                    action.complete = shtab.FILE
+        print(shtab.complete(parser, arguments.shell))
+        return 0
+
+    completion.set_defaults(run=run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
