@@ -12,7 +12,7 @@
 #
 # It takes about 45 minutes to read and 75 seconds to run.
 # You need lessons 01 to 04 and 07: attention, heads, the causal mask, rotation, and the parallel
-# block.
+# block; the recorder is that of lesson 00.
 
 # %%
 import copy
@@ -54,7 +54,7 @@ places = [step % 4 for step in range(10)]
 # After one round everything is known: after `d` comes `b`, and so on.
 # But this line has a second regularity.
 # Every letter is the one that came four places before, whatever it is.
-# To find it, nobody need look at a letter at all.
+# To find its place, nobody need compare letters.
 #
 # So the walker leaps now and then, to a place further on.
 # The order of the circle stays; the distances do not.
@@ -137,7 +137,7 @@ print(spell(new_lines[0]))
 print("", follow(spell(new_lines[0])))
 
 # %% [markdown]
-# Under each letter stands what was expected there; `?` is a letter whose forerunner is new.
+# Under each letter stands what was expected there, or `?` where the letter before it is new.
 # How often is the rule right, where a letter is repeated?
 
 # %%
@@ -208,17 +208,16 @@ print("the same where something is known:", spell(guesses[known]) == "".join(exp
 # (Where a letter had two followers it averages as well; the dictionary takes the last.
 # In this line that changes no guess.)
 #
-# Look at the second look. It opens at the last letter; the key that it finds comes right *after*
-# an earlier copy of that letter.
+# Here is the second look. The view opens at the last letter; the keys that it finds come right
+# *after* earlier copies of that letter.
 
 # %%
 attention_view(weights[None], list(spell(line)), query=n - 1)
 
 # %% [markdown]
-# So one block is too few.
+# So this way takes two blocks, and on paper two are enough.
 # In a single block query and key are each made from one letter and its place, and no key knows
 # which letter came before.
-# Two blocks are enough, on paper.
 # Will training find them?
 
 # %% [markdown]
@@ -226,6 +225,7 @@ attention_view(weights[None], list(spell(line)), query=n - 1)
 #
 # Each letter has a row of 64 numbers, its *embedding*.
 # Two blocks of two heads each add to it, as in lesson 07.
+# Queries and keys are normed (lesson 06), and xPos (lesson 05) is on, as it is by default.
 # A last layer norm, and the product with every letter's row gives that letter's logit.
 # All matrices begin small and random, the letters' rows ten times as large as the rest: from
 # smaller rows the training took much longer for some seeds.
@@ -299,13 +299,13 @@ with torch.no_grad():
 print(torch.allclose(whole, block(x), atol=1e-6))
 
 # %% [markdown]
-# The paper that named these heads, Olsson et al. 2022, calls a head an induction head when it does
-# two things on random letters that repeat.
+# Olsson et al. 2022 call a head an induction head when it does two things on random letters that
+# repeat.
 #
 # *Prefix matching*: it attends to places that came right after an earlier copy of the present
 # letter.
 # A table of truth values marks these places; the score is the attention that they get, averaged
-# over all places that have any.
+# over all queries that have any.
 
 
 # %%
@@ -360,8 +360,7 @@ print(f"{prefix_scores(even, marks).item():.2f}")
 # $$\text{copying} = \frac{\sum_a w_a \, r_a}{\sum_a r_a}.$$
 #
 # It is 1 for a head that raises only the letter that it looks at.
-# One that raises letters without regard to its look gets about 1/16 = 0.06 if it looks at one of
-# them.
+# One that raises letters without regard to its look gets about 1/16 = 0.06.
 # σ is the same for all letters, and falls out.
 
 
@@ -423,7 +422,9 @@ print(f"loss, first and repeated: {untrained['first']:.1f}, {untrained['repeated
 # It knows nothing yet, and is sure of the wrong thing.
 # The vector behind the last block is still close to the letter's own row, and of all rows that one
 # fits it best: the model expects every letter to come again.
-# Giving each of the 16 letters the same would cost ln 16 = 2.77.
+# (Normed, the vector has length √64 = 8, and the row about 0.2 · 8 = 1.6. So the logit of the same
+# letter is about 8 · 1.6 = 12.8, and the others lie around 0.)
+# Giving each of the 16 letters the same probability would cost ln 16 = 2.77.
 
 # %% [markdown]
 # ## The training
@@ -463,8 +464,8 @@ print("right on more than 0.85 of the repeated letters:", history[500]["accuracy
 
 # %% [markdown]
 # The numbers of a training differ a little from processor to processor.
-# So from here on the cells print only what holds on all of them, and what was tried with other
-# seeds too; the figures show the run that has just taken place.
+# So from here on the cells print only what holds by a wide margin, and held with other seeds too;
+# the figures show the run that has just taken place.
 
 # %%
 steps = list(history)
@@ -533,9 +534,9 @@ style.show(
 
 # %% [markdown]
 # Which head takes which part is chance; it depends on the random beginning.
-# But the parts are always these.
-# In block 0 heads come to look at the letter before, and in block 1 at least one head comes to
-# match prefixes and to copy.
+# But with every seed that we tried the parts were these.
+# In block 0 at least one head comes to look at the letter before, and in block 1 at least one comes
+# to match prefixes and to copy.
 # Copying may come first: early on a head can copy whatever it happens to look at, which is of
 # little use before it looks at the right place.
 # Let the scores say which heads these are.
@@ -577,7 +578,7 @@ style.show(
 # The line just below the diagonal is the letter before.
 # The stripes below it are the places after an earlier copy: one round back less a letter, and
 # elsewhere when there was a leap between.
-# They are what the two looks by hand gave.
+# They lie where the two looks by hand had theirs.
 #
 # Move through the training yourself; on the left is the induction head, on the right the table
 # that it is measured by.
@@ -602,7 +603,7 @@ slider = IntSlider(len(steps) - 1, min=0, max=len(steps) - 1, continuous_update=
 _ = interact(draw_step, number=slider)
 
 # %% [markdown]
-# And here are all four heads of the trained model, to move without Python; a *layer* is a block.
+# And here are all four heads of the trained model, to explore without Python; a *layer* is a block.
 # It opens at the induction head.
 # Pick a letter in the second half of the line, and compare where block 0 looks and where block 1
 # does.
@@ -665,15 +666,14 @@ print("without both heads of block 0, below 0.25:  ", off["0, both"] < 0.25)
 # A single head is another matter.
 # From some seeds one head of block 1 does the whole work, from others both do, and then each can
 # stand in for the other to a degree.
-# So a head whose loss is small without it may still do what its scores say; it only is not the
-# only one.
+# So a head that the model hardly misses may still do what its scores say; it is not the only one.
 
 # %% [markdown]
 # ## Is it the rule?
 #
 # The model has seen circles of 8 to 14 letters.
-# If it follows the rule, a circle of all 16 must do as well, although the way back is longer on it
-# than on any line of the training.
+# If it follows the rule, a circle of all 16 must do as well, although one round of it is longer
+# than any in the training.
 
 # %%
 longer = draw_lines(256, torch.Generator().manual_seed(1001), sizes=(16, 16))
@@ -834,8 +834,8 @@ nine = measure(cheat, nine_lines)
 print("prefix score on circles of 9, below 0.2:", bool(nine["prefix"].max() < 0.2))
 
 # %% [markdown]
-# Whatever it has learned, it is not the rule; it holds on circles of 12 only.
-# There the letter to come is always the one of 12 places before, and no letter need be looked at.
+# Whatever it has learned, it is not the rule; it holds on circles of 12, and not on those of 9.
+# There the letter to come is always the one of 12 places before, and no letters need be compared.
 # Nor would the prefix score on such lines have told: with no leap, 11 letters back *is* the place
 # after the earlier copy.
 # A test has to break what the short cut rests on.
@@ -882,8 +882,8 @@ hint("induction.two_before")
 #
 # Difficulty ★★☆, 10 minutes.
 # Some heads look at earlier copies of the present letter, and not at what follows them.
-# For every head, return its mean attention on *earlier* copies of the query's own letter, over the
-# queries that have one.
+# For every head, return its attention on all *earlier* copies of the query's own letter together,
+# as a mean over the queries that have one.
 # The shapes are weights (head, n, n), tokens (n,), result (head,); later keys have weight 0.
 
 
@@ -915,8 +915,8 @@ hint("induction.same_letter")
 #
 # Difficulty ★★☆, 10 minutes.
 # Where a letter had several followers, two letters tell more than one.
-# Return a table (n, n) of truth values: true where the two letters before the key are the query's
-# letter and, before that, the letter before the query's, in the same order.
+# Return a table (n, n) of truth values: true where the two letters before the key are the same, in
+# the same order, as the letter before the query and the query's own.
 # Keys later than the query are false; tokens are (n,).
 
 
@@ -934,7 +934,7 @@ hint("induction.longer")
 # <details>
 # <summary>Solution</summary>
 #
-# Write each pair as one number, and compare pairs as `followers` compared letters.
+# Two pairs are the same if their last letters are, and their first letters too.
 #
 # ```python
 # import torch
@@ -1006,7 +1006,7 @@ hint("induction.rule")
 # The circuit of two heads in a model of two layers: Elhage et al. 2021,
 # [A Mathematical Framework for Transformer Circuits](https://transformer-circuits.pub/2021/framework/index.html).
 # Switching heads off: Michel, Levy and Neubig 2019,
-# [arXiv:1905.10650](https://arxiv.org/abs/1905.10650), equation 2.
+# [arXiv:1905.10650](https://arxiv.org/abs/1905.10650).
 #
 # **Next.** All lines here were 32 letters long, in training and after.
 # Lesson 13, longer texts, reads what is longer than anything the model was trained on.
