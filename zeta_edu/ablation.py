@@ -30,7 +30,7 @@ def ablate(module: nn.Module, layer: int, head: int | Iterable[int]) -> Iterator
             or head.
 
     Source: the effect of removing single heads: Michel, Levy and Neubig 2019 (arXiv:1905.10650),
-        equation 2.
+        section 2.
 
     >>> from zeta_edu import TransformerBlock
     >>> block = TransformerBlock(dim=16, dim_head=8, heads=2)
