@@ -18,6 +18,7 @@ CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
 LORA, ADAPTERS = "zeta_edu/lora.py", "zeta_edu/adapters.py"
 MODEL, ABLATION = "zeta_edu/lm/model.py", "zeta_edu/ablation.py"
+TRAINING, PARALLEL = "zeta_edu/lm/training.py", "zeta_edu/lm/parallel.py"
 
 SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
 WRONG_AXIS = (ATTENTION, "return scores.softmax(dim=-1", "return scores.softmax(dim=-2")
@@ -166,6 +167,18 @@ CHANGES = {
         (ABLATION, "masked_fill(silent.to", "masked_fill(~silent.to"),
         (ABLATION, 'blocks[_index("layer", layer, len(blocks))]', "blocks[0]"),
         (ABLATION, 'silent[_index("head", one, block.heads)] = True', "silent[0] = True"),
+    ],
+    "15": [
+        (TRAINING, "parallel.processes() / max(1, targets_in_all)", "1 / max(1, targets_in_all)"),
+        (TRAINING, "int((batch[1] != UNSCORED).sum())", "batch[1].numel()"),
+        (TRAINING, "[parallel.own_rows(side).chunk(parts)", "[side.chunk(parts)"),
+        (TRAINING, "summed += loss.detach()", "summed = loss.detach()"),
+        (TRAINING, "parallel.total(summed).item() / parallel.processes()", "summed.item()"),
+        (TRAINING, 'reduction="sum"', 'reduction="mean"'),
+        (TRAINING, "betas=(0.9, 0.95)", "betas=(0.9, 0.99)"),
+        (TRAINING, "optimizer.zero_grad(set_to_none=True)", "pass"),
+        (PARALLEL, "batch.chunk(processes())[rank()]", "batch.chunk(processes())[0]"),
+        (PARALLEL, "batch.chunk(processes())[rank()]", "batch[rank() :: processes()]"),
     ],
 }
 

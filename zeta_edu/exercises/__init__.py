@@ -14,6 +14,7 @@ from zeta_edu.exercises import (
     attention,
     block,
     cache,
+    faster,
     feedforward,
     flash,
     heads,
@@ -45,6 +46,7 @@ LESSONS = (
     lora,
     block,
     induction,
+    faster,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
 
