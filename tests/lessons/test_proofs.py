@@ -18,6 +18,7 @@ CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
 LORA, ADAPTERS = "zeta_edu/lora.py", "zeta_edu/adapters.py"
 MODEL, ABLATION = "zeta_edu/lm/model.py", "zeta_edu/ablation.py"
+RECORDING, PALM = "zeta_edu/recording.py", "zeta_edu/lm/palm.py"
 TRAINING, PARALLEL = "zeta_edu/lm/training.py", "zeta_edu/lm/parallel.py"
 
 SCALE_DROPPED = (ATTENTION, "rearrange(queries * scale, ", "rearrange(queries, ")
@@ -167,6 +168,26 @@ CHANGES = {
         (ABLATION, "masked_fill(silent.to", "masked_fill(~silent.to"),
         (ABLATION, 'blocks[_index("layer", layer, len(blocks))]', "blocks[0]"),
         (ABLATION, 'silent[_index("head", one, block.heads)] = True', "silent[0] = True"),
+    ],
+    "14": [
+        (
+            RECORDING,
+            "core.weights(queries, keys, mask))",
+            "core.weights(queries, keys[:, :1], mask))",
+        ),
+        (RECORDING, "if threading.get_ident() == thread:", "if threading.get_ident() != thread:"),
+        (
+            ATTENTION,
+            "weigh = partial(attention_weights, causal=self.causal,",
+            "weigh = partial(attention_weights, causal=False,",
+        ),
+        (ABLATION, "silent.to(mixed.device), 0.0)", "silent.to(mixed.device), 1.0)"),
+        (ABLATION, "masked_fill(silent.to", "masked_fill(~silent.to"),
+        (ABLATION, 'blocks[_index("layer", layer, len(blocks))]', "blocks[0]"),
+        (ABLATION, 'silent[_index("head", one, block.heads)] = True', "silent[0] = True"),
+        (PALM, 'return norm == "offset"', 'return norm != "offset"'),
+        (PALM, "torch.float32)) + 1", "torch.float32)) - 1"),
+        (PALM, 'f"layers.{i}.fn.{name}"', 'f"layers.{depth - 1 - i}.fn.{name}"'),
     ],
     "15": [
         (TRAINING, "parallel.processes() / max(1, targets_in_all)", "1 / max(1, targets_in_all)"),

@@ -22,6 +22,7 @@ from zeta_edu.exercises import (
     lora,
     masks,
     qk_norm,
+    reading,
     rotary,
     start,
     xpos,
@@ -46,6 +47,7 @@ LESSONS = (
     lora,
     block,
     induction,
+    reading,
     faster,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
