@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("notebooks", "train")
-TESTING = ("pytest", "pytest-timeout", "hypothesis", "nbval", "beartype")
+TESTING = ("pytest", "pytest-timeout", "hypothesis", "nbval", "beartype", "jupytext", "nbclient")
 TESTS = (
     "tests/test_block.py",
     "tests/test_cache.py",
@@ -137,7 +137,7 @@ def test(scripts: Path, away: Path) -> None:
     for name in ("tests", "notebooks", "conftest.py", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, away / name)
-    options = ("-q", "-o", "filterwarnings=default", "-W", "ignore")
+    options = ("-q", "--tb=short", "-o", "filterwarnings=default", "-W", "ignore")
     said = run(scripts / "python", "-m", "pytest", *options, *TESTS, folder=away)
     print("tests:", said.strip().splitlines()[-1])
 
