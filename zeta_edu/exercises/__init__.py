@@ -19,6 +19,7 @@ from zeta_edu.exercises import (
     flash,
     heads,
     induction,
+    length,
     lora,
     masks,
     qk_norm,
@@ -47,6 +48,7 @@ LESSONS = (
     lora,
     block,
     induction,
+    length,
     reading,
     faster,
 )
