@@ -169,6 +169,22 @@ CHANGES = {
         (ABLATION, 'blocks[_index("layer", layer, len(blocks))]', "blocks[0]"),
         (ABLATION, 'silent[_index("head", one, block.heads)] = True', "silent[0] = True"),
     ],
+    "13": [
+        (ROTARY, "first * cos - second * sin", "first * cos + second * sin"),
+        (
+            ROTARY,
+            "(even + 0.4 * dim_head) / (1.4 * dim_head)",
+            "(even + dim_head) / (2 * dim_head)",
+        ),
+        (ROTARY, "return (queries / decay[first:]).to", "return (queries * decay[first:]).to"),
+        (ROTARY, "(keys * decay).to(keys.dtype)", "(keys / decay).to(keys.dtype)"),
+        (ATTENTION, "apply_xpos(part, seen, past + start,", "apply_xpos(part, seen, past,"),
+        (ATTENTION, "return places <= places[", "return places < places["),
+        (ATTENTION, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
+        SCALE_DROPPED,
+        (BLOCK, "xpos_scale_base if use_xpos and causal else None", "xpos_scale_base"),
+        (BLOCK, "q, k = rotate(q, cos, sin), rotate(k, cos, sin)", "q = rotate(q, cos, sin)"),
+    ],
     "14": [
         (
             RECORDING,
