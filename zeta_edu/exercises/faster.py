@@ -36,7 +36,7 @@ OPERATIONS = Exercise(
             _operations,
         ),
         Mistake(
-            "This counts backward as much as forward; it takes twice as much.",
+            "Backward is counted like forward; it takes twice as much.",
             lambda *sizes: 2 * _operations(*sizes),
         ),
         Mistake(
