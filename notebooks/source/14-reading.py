@@ -329,7 +329,7 @@ def name_pairs(text):
 
 # %%
 for title, pairs in (("same indentation", line_pairs(text)[1]), ("names", name_pairs(text)[0])):
-    print(title, [(f"{q}: {pieces[q]!r}", f"{k}: {pieces[k]!r}") for q, k in pairs][:4])
+    print(title, *(f"{q} {pieces[q]!r} to {k} {pieces[k]!r}" for q, k in pairs[:3]), sep="\n    ")
 
 # %% [markdown]
 # Now for all texts: a habit is a table of triples (text, query, key).
@@ -528,6 +528,8 @@ print("5.4, control below 0.1:", bool(at(weights, ahead, shift=1)[head] < 0.1))
 same_front = ids[ahead[:, 0], ahead[:, 1]] == ids[ahead[:, 0], ahead[:, 2] - 1]
 copied, other = (at(weights, ahead[marks])[head] for marks in (same_front, ~same_front))
 print("more than twice as much after the same token:", bool(copied > 2 * other))
+chance = at(weights, ahead[~same_front], shift=1)[head]
+print("after another, still twice the control:      ", bool(other > 2 * chance))
 
 # %%
 parted |= {"5.4: the name, after another token": other, "5.4: the name, after the same": copied}
@@ -543,7 +545,7 @@ style.show(
 
 # %% [markdown]
 # Mostly it is the rule, and not the name.
-# (A part is left: where another token stands in front it is still above its control.
+# (A part is left, after another token, that is well above its control.
 # What that part follows, we have not found out.)
 
 # %% [markdown]
