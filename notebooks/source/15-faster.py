@@ -15,8 +15,8 @@
 # You need lessons 08, 09 and 11: flash attention, the cache, the block and its work.
 #
 # What is measured here belongs to your machine.
-# So your figures will differ from those you see before you run it, and no sentence below depends on
-# them.
+# So your figures will differ from those you see before you run it.
+# The sentences say what to look for; what a number must be, they say only where it is counted.
 
 # %%
 import os
@@ -268,6 +268,8 @@ for name, module in (("floor", Floor(block)), ("block", block)):
 
 # %% [markdown]
 # Floor and block do the same products.
+# (In longer texts regular attention takes the queries in parts and skips some hidden pairs, and the
+# flash kernel skips them too; the count is then a little high.)
 # So whatever the block takes longer goes into what the floor has left out.
 # How much is it here, forward, and forward and backward together?
 
@@ -325,7 +327,8 @@ style.show(
 )
 
 # %% [markdown]
-# A bar of 1.00 cannot be beaten without changing what is computed.
+# At 1.00 little is left to win: to pass the dotted line, a block would have to multiply faster than
+# PyTorch does, or multiply less.
 # This is the honest question about a fast block: not how many milliseconds, but how far above the
 # dotted line.
 # A wider block comes nearer to it: its products grow with the square of the width, norm, rotation
@@ -352,7 +355,7 @@ def intensity(n, d):
 
 
 for n in (1, 16, 256):
-    print(f"{n:3} tokens: {intensity(n, 4096):6.2f} operations for each byte")
+    print(f"tokens {n:3}: {intensity(n, 4096):6.2f} operations for each byte")
 
 # %% [markdown]
 # By hand: while *n* is small beside *d*, the matrix is nearly all of the bytes, and the quotient is
@@ -382,7 +385,7 @@ inputs = {n: torch.randn(n, 4096) for n in counts}
 seconds = measure({n: lambda x=x: x @ matrix for n, x in inputs.items()}, rounds=3)
 reached = {n: 2 * n * 4096**2 / taken for n, taken in seconds.items()}
 for n, taken in seconds.items():
-    print(f"{n:3} tokens: {1000 * taken:5.1f} ms, {1000 * taken / n:6.2f} ms for each token")
+    print(f"tokens {n:3}: {1000 * taken:5.1f} ms, {1000 * taken / n:6.2f} ms for each token")
 
 # %% [markdown]
 # Move the slider: it multiplies so many tokens by a matrix of 4096 by 4096, here and now, and draws
@@ -752,7 +755,8 @@ print("the mean of means:", statistics.mean(loss.mean().item() for loss in losse
 # By hand: 2/4 · 4 = 2 and 2/4 · 3 = 1.5, and their mean is 1.75.
 #
 # The other programs will need the code as well, so it goes into a file, from which we import it.
-# First a small model, and lines that count up in threes, of several lengths.
+# First a small model of the package's blocks, put together as in lesson 11, and lines that count up
+# in threes, of several lengths.
 # `-100` marks a target that is not there.
 
 # %%
