@@ -73,8 +73,14 @@ export function shades(stops) {
   });
 }
 
-export function ink([red, green, blue]) {
-  return brightness(`${red} ${green} ${blue}`) > 140 ? "#111418" : "#FFFFFF";
+// Black or white, by which stands out more (WCAG 2.2's relative luminance). On every colour one of
+// the two has a contrast above 4.5.
+export function ink(colour) {
+  const [red, green, blue] = colour.map((part) => {
+    const share = part / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#FFFFFF";
 }
 
 function brightness(colour) {
