@@ -217,7 +217,7 @@ style.show(
 )
 
 # %% [markdown]
-# Rotation gives some of the far keys as much as keys near by, and jumps between them.
+# Rotation gives some of the far keys as much as keys thirty places back, and jumps between them.
 # With xPos 32 the far end is flat: equal, and not gone.
 
 # %% [markdown]
@@ -551,7 +551,7 @@ axes.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
 style.show(
     figure,
     alt="Weight on keys 64 or more back, by block. No position about 0.87 in both. In block 0 all "
-    "have much. In block 1 rotation has between 0.2 and 0.9, xPos 512 less, xPos 32 almost none.",
+    "have much. In block 1 rotation has much, xPos 512 less, xPos 32 almost none.",
 )
 
 # %%
@@ -570,9 +570,9 @@ print("rotation always above xPos 32:", bool(above))
 #
 # Look for yourself at rotation, in the seed that broke most at twice its length, over 128
 # characters.
-# It opens at block 1 (the view says layer).
-# There a query of the first 64 mostly finds what is close; among the late ones are some that go far
-# back, to letters of the first lines.
+# It opens at block 1 (the view says layer), at the query that gives most to keys 64 or more back.
+# A query of the first 64 mostly finds what is close; among the late ones are some that go far back,
+# to letters of the first lines.
 
 # %% tags=["nbval-ignore-output"]
 # The weights to the last digit hang on the processor, and the text on the Python.
@@ -581,7 +581,9 @@ breaking, tokens = models["rotation"][worst], pieces[3, :128]
 with torch.no_grad():
     breaking(tokens[None])
 weights = torch.cat([block.weights for block in breaking.blocks])  # (2 blocks, 2 heads, 128, 128)
-attention_view(weights, [ALPHABET[number] for number in tokens], layer=1, head=0)
+furthest = weights[1, 0].tril(diagonal=-LENGTH).sum(dim=-1).argmax().item()
+shown = [ALPHABET[number] for number in tokens]
+attention_view(weights, shown, layer=1, head=0, query=furthest)
 
 # %% [markdown]
 # ## Fading afterwards
