@@ -918,6 +918,7 @@ os._exit(0)  # without taking the group down, which may wait for ever
 def torchrun(script, processes=2):
     """Run a script of the folder in several processes; show what they say when they fail."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--local-addr", "localhost"]  # so that no name is looked up in a network
     command += ["--nproc-per-node", str(processes), script]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
