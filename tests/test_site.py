@@ -157,6 +157,17 @@ def test_an_entry_says_what_the_docstring_says(
     assert [what for what in says if what not in text] == []
 
 
+def test_what_stands_before_a_colon_in_a_property_is_no_type(site: Path) -> None:
+    text = entry(site, "zeta_edu.views.rotary", "zeta_edu.views.rotary.RotaryView.product")
+    assert "q·k as the view opens: the first query at m" in text
+
+
+def test_a_view_leads_to_the_lessons_that_show_it(site: Path) -> None:
+    text = entry(site, "zeta_edu.views.rotary", "zeta_edu.views.rotary.rotary_view")
+    assert "Shown in" in text
+    assert "../lessons/04-rotary.html" in text
+
+
 SOURCES = re.compile(r'<div class="sources">.*?</div>', re.DOTALL)
 REFERENCE = re.compile(r'href="\.\./reference/([\w.]+)\.html#([\w.]+)"')
 CODE = re.compile(r'href="\.\./_modules/([\w/]+)\.html#([\w.]+)">lines (\d+) to (\d+)')

@@ -85,6 +85,18 @@ def proofs(notebook: nbformat.NotebookNode) -> dict[int, list[Piece]]:
     return found
 
 
+def views(notebook: nbformat.NotebookNode) -> set[Piece]:
+    """The views that a lesson shows."""
+    known: dict[str, Any] = {}
+    found = set()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            known |= imported(tree)
+            found |= {piece(thing) for thing in used(tree, known)}
+    return {one for one in found if one and one.name.endswith("_view")}
+
+
 class Lessons:
     """The lessons of a folder, and what they say about the package.
 
@@ -99,7 +111,7 @@ class Lessons:
         self.proofs = {stem: proofs(notebook) for stem, notebook in self.notebooks.items()}
 
     def about(self, full_name: str) -> list[str]:
-        """The lessons, in order, that build or prove a piece; of a module, any of its pieces."""
+        """The lessons, in order, that build, prove or show a piece; of a module, any of its."""
         found = {stem for stem, name in self._pairs() if name == full_name}
         found |= {stem for stem, name in self._pairs() if name.startswith(f"{full_name}.")}
         return sorted(found)
@@ -112,7 +124,10 @@ class Lessons:
             for pieces in cells.values()
             for one in pieces
         }
-        return proved | set(self._on_the_map())
+        shown = {
+            (stem, one.full_name) for stem, book in self.notebooks.items() for one in views(book)
+        }
+        return proved | shown | set(self._on_the_map())
 
     def _on_the_map(self) -> Iterator[tuple[str, str]]:
         """What the block view says about its parts: a lesson, and the place of the source."""

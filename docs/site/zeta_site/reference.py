@@ -33,19 +33,29 @@ def setup(app: Sphinx) -> None:
     """Register what happens while docstrings are read."""
     lessons = Lessons(ROOT / "notebooks")
 
+    plain: dict[str, list[str]] = {}
+
+    def keep(_: Sphinx, what: str, name: str, __: Any, ___: Any, lines: list[str]) -> None:
+        if what in ("property", "attribute", "data") and lines and ": " in lines[0]:
+            plain[name] = list(lines)
+
     def add(_: Sphinx, what: str, name: str, __: Any, ___: Any, lines: list[str]) -> None:
+        # Napoleon takes what stands before a colon in a property's docstring for its type.
+        lines[:] = plain.pop(name, lines)
         lines[:] = [PAPER.sub(r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", line) for line in lines]
         if found := lessons.about(name):
-            lines += ["", *lesson_links(found, lessons.titles), ""]
+            lines += ["", *lesson_links(name, found, lessons.titles), ""]
 
+    app.connect("autodoc-process-docstring", keep, priority=100)
     app.connect("autodoc-process-docstring", add, priority=900)  # after napoleon
     app.connect("missing-reference", by_short_name)
 
 
-def lesson_links(stems: list[str], titles: dict[str, str]) -> list[str]:
+def lesson_links(name: str, stems: list[str], titles: dict[str, str]) -> list[str]:
     """The line that leads from an entry to its lessons, as reStructuredText."""
+    how = "Shown" if name.startswith(f"{PACKAGE}.views.") else "Built or proved"
     links = [f":doc:`{titles[stem]} </lessons/{stem}>`" for stem in stems]
-    return [".. rst-class:: lessons", "", f"Built or proved in {'; '.join(links)}."]
+    return [".. rst-class:: lessons", "", f"{how} in {'; '.join(links)}."]
 
 
 def by_short_name(
