@@ -317,6 +317,7 @@ for axes, (name, found) in zip(all_axes, ratios.items(), strict=True):
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.axvline(1, color="black", ls=":", lw=1)
     axes.set(title=name.replace("_", " "), xlabel="times the floor")
+    axes.set_xticks((0, 0.5, 1))
     axes.margins(x=0.15)
 all_axes[0].invert_yaxis()
 style.show(
