@@ -162,6 +162,13 @@ def test_what_stands_before_a_colon_in_a_property_is_no_type(site: Path) -> None
     assert "q·k as the view opens: the first query at m" in text
 
 
+def test_a_module_leads_to_its_lessons_and_a_package_to_none(site: Path) -> None:
+    reference = site / "reference"
+    head = read(reference / "zeta_edu.rotary.html").partition('<dl class="py')[0]
+    assert head[head.index("Built or proved in") :].count("../lessons/04-rotary.html") == 1
+    assert "Built or proved in" not in read(reference / "zeta_edu.html")
+
+
 def test_a_view_leads_to_the_lessons_that_show_it(site: Path) -> None:
     text = entry(site, "zeta_edu.views.rotary", "zeta_edu.views.rotary.rotary_view")
     assert "Shown in" in text

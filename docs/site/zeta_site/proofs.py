@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -111,10 +112,16 @@ class Lessons:
         self.proofs = {stem: proofs(notebook) for stem, notebook in self.notebooks.items()}
 
     def about(self, full_name: str) -> list[str]:
-        """The lessons, in order, that build, prove or show a piece; of a module, any of its."""
-        found = {stem for stem, name in self._pairs() if name == full_name}
-        found |= {stem for stem, name in self._pairs() if name.startswith(f"{full_name}.")}
-        return sorted(found)
+        """The lessons, in order, that build, prove or show a piece; of a module, any of its.
+
+        None for a package: it would be all of them.
+        """
+        if hasattr(sys.modules.get(full_name), "__path__"):
+            return []
+        inside = f"{full_name}."
+        return sorted(
+            {stem for stem, name in self._pairs() if name == full_name or name.startswith(inside)}
+        )
 
     @cache  # noqa: B019 - one object for one build
     def _pairs(self) -> set[tuple[str, str]]:
