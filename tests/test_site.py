@@ -74,7 +74,9 @@ def test_a_page_loads_nothing_from_outside(site: Path) -> None:
         assert not [what for what in LOADS.findall(read(page)) if OUTSIDE.match(what)], page
         assert not re.search(r"url\(\s*[\"']?(?:https?:)?//", read(page)), page
     for sheet in site.rglob("*.css"):
-        assert not re.search(r"(?:url\(\s*[\"']?|@import\s+[\"'])(?:https?:)?//", sheet.read_text())
+        assert not re.search(
+            r"(?:url\(\s*[\"']?|@import\s+[\"'])(?:https?:)?//", sheet.read_text("utf-8")
+        )
 
 
 def test_every_lesson_stands_on_the_first_page_with_its_question(site: Path) -> None:
@@ -199,7 +201,9 @@ def test_a_proof_leads_to_its_sources_and_an_entry_back_to_the_lesson(
         for (module, name), (file, short, first, last) in zip(entries, codes, strict=True):
             assert f"../lessons/{path.stem}.html" in entry(site, module, name)
             assert short in anchors(site / "_modules" / f"{file}.html")
-            lines = (ROOT / f"{file}.py").read_text().splitlines()[int(first) - 1 : int(last)]
+            lines = (
+                (ROOT / f"{file}.py").read_text("utf-8").splitlines()[int(first) - 1 : int(last)]
+            )
             assert short.rpartition(".")[2] in "\n".join(lines[:4])
 
 
