@@ -75,6 +75,16 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     assert head.index("make lab") < head.index("make test") < 200
 
 
+@pytest.mark.parametrize(
+    "lesson", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem
+)
+def test_the_readme_shows_every_lesson_with_a_picture(lesson: Path) -> None:
+    picture = f"docs/lessons/{lesson.name[:2]}.png"
+    assert (ROOT / picture).exists()
+    (row,) = (line for line in read("README.md").splitlines() if f"notebooks/{lesson.name}" in line)
+    assert picture in row
+
+
 def test_make_help_names_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", read("Makefile"), flags=re.MULTILINE)
     assert targets is not None

@@ -134,8 +134,8 @@ attention_view(model, code, layer=layer, head=head)
 
 # %% [markdown]
 # Why it looks elsewhere there, the weights do not say: a habit is not an explanation.
-# A head that looks at the token before may serve the model in many ways, or in none; lesson 14
-# finds out by switching heads off.
+# A head that looks at the token before may serve the model in many ways, or in none;
+# [lesson 14](14-reading.ipynb) finds out by switching heads off.
 
 # %% [markdown]
 # ## It writes
@@ -221,11 +221,10 @@ show_block_map()
 # | [10 LoRA](10-lora.ipynb) | a small change that teaches a trained model something new |
 # | [11 the block](11-the-block.ipynb) | all of it, equal to `zeta_edu.TransformerBlock` |
 # | [12 copying](12-learns-to-copy.ipynb) | a model learns to copy while you watch |
-# | 13 longer texts | what happens beyond the training length |
-# | 14 reading it | what the heads of the model above do, or only seem to do |
-# | 15 speed | time and memory, on your machine |
+# | [13 longer texts](13-longer.ipynb) | what happens beyond the training length |
+# | [14 reading it](14-reading.ipynb) | what the heads of the model above do, or only seem to do |
+# | [15 speed](15-faster.ipynb) | time and memory, on your machine |
 #
-# Those with a link are ready; the others are still to come.
 # Follow them in order, or open one door: each says what it needs.
 
 # %% [markdown]

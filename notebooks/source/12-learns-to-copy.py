@@ -1009,4 +1009,4 @@ hint("induction.rule")
 # [arXiv:1905.10650](https://arxiv.org/abs/1905.10650).
 #
 # **Next.** All lines here were 32 letters long, in training and after.
-# Lesson 13, longer texts, reads what is longer than anything the model was trained on.
+# [Lesson 13](13-longer.ipynb) reads what is longer than anything its models were trained on.
