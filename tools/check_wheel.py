@@ -3,7 +3,7 @@
 The environment gets the wheel with its extras, in the lowest versions that pyproject.toml declares
 (torch apart, of which constraints.txt names the build), and everything runs in a folder that knows
 nothing of the checkout: the commands, a lesson served by JupyterLab, and the tests of the block,
-the views and three notebooks.
+a view and two lessons.
 """
 
 import os
@@ -25,11 +25,9 @@ TESTS = (
     "tests/test_block.py",
     "tests/test_cache.py",
     "tests/test_lora.py",
-    "tests/test_pages.py",
     "tests/views/test_attention_view.py",
     "notebooks/00-start-here.ipynb",
     "notebooks/04-rotary.ipynb",
-    "notebooks/gallery.ipynb",
 )
 
 
