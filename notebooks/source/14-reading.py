@@ -5,8 +5,8 @@
 # They look busy.
 # **Does the model need what its heads look at?**
 #
-# In this lesson you write a reader for the shipped model that shows all its weights and can silence
-# any head.
+# In this lesson you write a reader for the shipped model that shows where every head looks and can
+# silence any of them.
 # You measure what heads look at over hundreds of functions, beside a control that knows nothing but
 # places; then you switch heads off and see what gets worse.
 # Some good explanations will not survive that.
@@ -53,7 +53,7 @@ show_block_map(lit=("attention", "out"))
 # ## A reader of your own
 #
 # A model is a dictionary: names, and a tensor for each.
-# This one has an embedding, six blocks of four matrices and a norm.
+# This one has an embedding, six blocks of a norm and three matrices each, and a last norm.
 
 # %%
 model, tokenizer = load_pretrained("python-small")
@@ -69,7 +69,8 @@ for name, tensor in parts.items():
 #
 # First the sense of place.
 # Queries and keys are turned by their position (lesson 04); with xPos the query is also multiplied
-# by $\zeta^{n/512}$ at position n, and the key by $\zeta^{-n/512}$ (lesson 05).
+# by $\zeta^{n/512}$ at position n, and the key by $\zeta^{-n/512}$, with ζ = (2i/d + 0.4) / 1.4 for
+# pair i (lesson 05). Qk norm (lesson 06) is off in this model.
 
 
 # %%
@@ -88,7 +89,7 @@ def with_place(x, sign):
 # %% [markdown]
 # Then attention, with a switch.
 # What a silent head has mixed is multiplied by 0 before the matrix `attn_out`: it writes nothing,
-# and everything else stays.
+# and the rest of its block stays.
 
 
 # %%
@@ -181,7 +182,8 @@ print(f"{pieces[query]!r} gives {weights[3, 4, query, opened]:.0%} to {pieces[op
 # Whoever stops here has one picture and one story.
 # But the title of the view tells another: over all tokens of this text, much goes to the token just
 # before.
-# The same picture would also come from a head that looks at any bracket at all, open or not.
+# The same row would also come from a head that looks at the last opening bracket, closed since or
+# not.
 # One text is too little to choose between them.
 
 # %% [markdown]
@@ -373,7 +375,8 @@ print("each at more than 200 places:", all(len(table) > 200 for table in habits.
 # So what would a head score that knows all about places and nothing about brackets?
 #
 # Take the places of one text, and read the weights of *another* text there.
-# Position and distance are the same, and there is a bracket only by chance.
+# Position and distance are the same; a bracket is there only by chance, or because all functions
+# begin alike.
 # That is the control: the same places in the next text.
 
 
@@ -387,7 +390,7 @@ def at(weights, triples, shift=0):
 # %% [markdown]
 # By hand, for a head and two texts of two tokens: in text 0 the second token gives 0.9 to the
 # first, in text 1 it gives 0.3.
-# A habit that has this place in text 0 only scores 0.9, and its control is 0.3.
+# A habit whose only place is this one of text 0 scores 0.9, and its control is 0.3.
 
 # %%
 two = torch.tensor([[[[1.0, 0.0], [0.9, 0.1]]], [[[1.0, 0.0], [0.3, 0.7]]]])  # (2, 1, 2, 2)
@@ -408,26 +411,27 @@ for axes, habit in zip(grid.flat, habits, strict=True):
     axes.plot(controls[habit], scores[habit], "o", color=style.QUERY, ms=5, alpha=0.6)
     best = scores[habit].argmax()
     place = (controls[habit][best] + 0.05, scores[habit][best] - 0.02)
-    axes.text(*place, names[best], fontsize=11)
+    axes.text(*place, f"head {names[best]}", fontsize=11)
     axes.set_title(habit, fontsize=9.5)
-    axes.set(xlim=(-0.03, 1), ylim=(-0.03, 1))
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
 figure.supxlabel("control: same places, next text", fontsize=12)
 figure.supylabel("score: share of attention", fontsize=12)
 style.show(
     figure,
     alt="Six panels of 36 dots, a head's score against its control. For the token before, all dots "
-    "lie on the diagonal, one far up. For the line break, the indentation, the open bracket and "
+    "lie on the diagonal, some far up. For the line break, the indentation, the open bracket and "
     "what followed a name, a few dots stand high above it; for the first mention none does.",
 )
 
 # %% [markdown]
-# On the dotted diagonal lie the heads that would do the same whatever the text says.
+# On the dotted diagonal lie the heads that give these places as much, whatever the text says.
 # The token before lies there by its nature: that habit *is* a distance, and head 4.4 has it.
 # The control can say nothing against it, and nothing more about it.
 #
 # Four other habits have heads far above the diagonal: these have read the text.
 # (The label is the head with the highest score.)
-# At the first mention of a name none of the 36 looks.
+# At the first mention of a name none of the 36 looks much.
 
 # %% tags=["nbval-ignore-output"]
 # The functions, and so the digits, differ between versions of Python.
@@ -446,7 +450,8 @@ print("first mention: no head above 0.15:", bool(unseen < 0.15))
 
 # %% [markdown]
 # Every head has a card of its own: its score in each habit, its control, and how far back it looks.
-# Turn them over. It opens at number 22, which is 3.4; number 28 is 4.4.
+# Turn them over. It opens at number 22 = 6 · 3 + 4, which is 3.4; number 28 is 4.4.
+# (In a page without a running Python you see one card only.)
 
 # %%
 far = torch.stack([weights.diagonal(-d, 2, 3).mean(dim=(0, 2)) for d in range(40)])  # (40, 36)
@@ -460,8 +465,8 @@ def draw_card(head):
     left.barh(rows + 0.2, control, 0.4, color=style.MASK, label="control")
     left.set_yticks(rows, list(habits))
     left.invert_yaxis()
-    left.set(xlim=(0, 1), title=f"head {names[head]}")
-    left.legend()
+    left.set(xlim=(0, 1), xlabel="share of attention", title=f"head {names[head]}")
+    left.legend(loc="lower right")
     right.plot(far[:, head], color=style.KEY)
     right.set(xlabel="tokens back", title="mean attention", ylim=(0, None))
     alt = f"Head {names[head]}: bars of its score and control in six habits, and its mean "
@@ -477,31 +482,48 @@ _ = interact(draw_card, head=IntSlider(22, min=0, max=35, continuous_update=Fals
 # A control can be made sharper.
 # Mostly the bracket that is open is also the last that was opened.
 # In `f(a(b), c)` it is not: at `c` the last one, of `a(`, has been closed.
-# Look at those places alone.
-# (`cummax`, the largest so far, carries the place of the last opening bracket along each text.)
+# Such places are rare in our functions, so write some: one line, with names drawn by lot.
 
 # %%
 spelled = [tokenizer.decode([token]) for token in range(len(tokenizer))]
-opening = torch.tensor([any(c in "([{" for c in piece) for piece in spelled])
-places = torch.where(opening[ids], torch.arange(LENGTH), -1).cummax(dim=-1).values  # (text, 64)
-inside = habits["the bracket that is open"]
-nearest = places.roll(1, dims=-1)[inside[:, 0], inside[:, 1]]  # before the query itself
-differ = inside[nearest != inside[:, 2]]
-closed = torch.stack((differ[:, 0], differ[:, 1], nearest[nearest != inside[:, 2]]), dim=-1)
+kinds = [(kind, spelling) for text in texts for kind, spelling, _ in words(text)]
+spellings = {s for kind, s in kinds if kind == tokenize.NAME and not keyword.iskeyword(s)}
+
+
+def nested(name, one, two, result, outer, inner):
+    return f"def {name}({one}, {two}):\n    {result} = {outer}({inner}({one}), {two}"
+
+
+print(nested("read", "path", "names", "lines", "list", "open"))
+
+# %% [markdown]
+# The query is the last token.
+# The brackets are the second and the third in the text, that of `list(` and that of `open(`.
+# We ask 3.4, and 4.5, whose dot lay just below it.
+
+# %%
+on_two, lot = {"3.4": [], "4.5": []}, random.Random(0)
+for _ in range(100):
+    line_tokens, seen = tokenizer.encode(nested(*lot.sample(sorted(spellings), 6))), []
+    with torch.no_grad():
+        run(parts, parts["embedding.weight"][torch.tensor([line_tokens])], seen=seen)
+    _, second, third = (place for place, t in enumerate(line_tokens) if "(" in spelled[t])
+    for (layer, head), rows in zip(((3, 4), (4, 5)), on_two.values(), strict=True):
+        rows.append(seen[layer][1][0, head, -1, [second, third]])
 
 # %%
 parted = {}
-for name in ("3.4", "4.5"):
-    head = names.index(name)
-    still_open, nearer = at(weights, differ)[head], at(weights, closed)[head]
+for name, rows in on_two.items():
+    still_open, nearer = torch.stack(rows).mean(dim=0)
     parted |= {f"{name}: still open": still_open, f"{name}: closed, but nearer": nearer}
-    print(f"{name}: more on the nearer one, though it is closed: {bool(nearer > still_open)}")
+    print(f"{name}: three times as much on the nearer one: {bool(nearer > 3 * still_open)}")
 
 # %% [markdown]
-# So neither follows brackets as a parser does: a closed one draws them more than the open one, if
-# it is nearer.
-# Mostly they look at the last opening bracket, and in most code that is the right one.
-# What separates two stories is a place where they say different things.
+# So neither follows brackets as a parser does: at such lines the nearer one draws them far more,
+# though it is closed.
+# In most code the last bracket opened is the right one, and there the two stories cannot be told
+# apart.
+# What separates them is a place where they say different things.
 
 # %% [markdown]
 # ## A name that is to come
@@ -521,8 +543,8 @@ print("5.4, control below 0.1:", bool(at(weights, ahead, shift=1)[head] < 0.1))
 # Does it know names?
 # The other story is the rule of lesson 12: it looks at what followed an earlier copy of the present
 # token.
-# The two part where the name came after something else the first time: `(path` there, `= path`
-# here.
+# The two stories part where the name came after something else the first time: `(path` there,
+# `= path` here.
 
 # %%
 same_front = ids[ahead[:, 0], ahead[:, 1]] == ids[ahead[:, 0], ahead[:, 2] - 1]
@@ -539,11 +561,13 @@ axes.invert_yaxis()
 axes.set(xlabel="share of attention", title="where two stories part", xlim=(0, None))
 style.show(
     figure,
-    alt="Three pairs of bars. 3.4 and 4.5 give less to a bracket that is still open than to a "
-    "nearer one that is closed. 5.4 gives a name far more after the same token than after another.",
+    alt="Three pairs of bars. 3.4 and 4.5 give far less to a bracket that is still open than to "
+    "a nearer one that is closed. 5.4 gives a name far more after the same token than after "
+    "another.",
 )
 
 # %% [markdown]
+# (Grey is where only the first story would look; at the blue places the other one would.)
 # Mostly it is the rule, and not the name.
 # (A part is left, after another token, that is well above its control.
 # What that part follows, we have not found out.)
@@ -613,8 +637,9 @@ def mean_and_spread(change, places):
 
 
 # %% [markdown]
-# Eight heads are switched off, one at a time: those that stood out above, and one more, 5.5.
-# No panel above has labelled that one; we come to it.
+# Eight heads are switched off, one at a time.
+# Five have labels above, and 4.5 and 5.3 are the dots just below those of 3.4 and 5.4.
+# The eighth, 5.5, we found by switching off all 36 in turn.
 
 # %%
 changed = {}
@@ -636,13 +661,13 @@ for axes, question, colour in zip(grid, where, colours, strict=True):
     axes.axvline(0, color="black", lw=1)
     axes.set_title(question, fontsize=11)
 grid[0].invert_yaxis()
-grid[0].set_ylabel("switched off")
-figure.supxlabel("rise of the loss, with twice its spread", fontsize=12)
+grid[0].set_ylabel("head switched off")
+figure.supxlabel("rise of the loss; black: twice its spread to either side", fontsize=12)
 style.show(
     figure,
     alt="Bars: what eight heads cost when they are off, for closing brackets, indentation, repeats "
     "and all tokens. 3.4, 4.5 and most of all 5.5 matter for brackets, 1.4 for indentation, 4.4, "
-    "5.3 and 5.4 for repeats. The bars of all tokens are short; 1.2 has none for indentation.",
+    "5.3 and 5.4 for repeats. All tokens: short bars. Without 1.2 indentation is no worse.",
 )
 
 
@@ -663,17 +688,20 @@ print("and so is 4.4, which looks back by 1:", surely("4.4", "repeats", 0.1))
 
 # %% [markdown]
 # Most of these fit.
-# 3.4 and 4.5 look at the open bracket, and without them its closing is less expected.
-# 1.4 looks at the line break before, and without it the right column of the next line is less
+# 3.4 and 4.5 look at the last opening bracket, and without them its closing is less expected.
+# 1.4 looks at the line break before, and without it the right indentation of the next line is less
 # expected.
-# 5.3 and 5.4 look at what followed, and repeats suffer: they are induction heads.
+# 5.3 and 5.4 look at what followed, and repeats suffer, as with the induction heads of lesson 12.
 #
-# For all tokens together none of the eight matters much.
-# A mean over everything would have hidden all of this.
+# For all tokens together none of the eight matters much: a mean over everything hides what each is
+# needed for.
+# The table has the numbers; its first row is the loss itself, with no head off.
 
 # %% tags=["nbval-ignore-output"]
 # The functions, and so the digits, differ between versions of Python.
 print("off ", *(f"{question:>16}" for question in where))
+losses_before = (before[q][where[q]].mean() for q in where)
+print("none", *(f"{loss:8.3f}        " for loss in losses_before))
 for name, row in effects.items():
     print(name, *(f"   {mean:+.3f} ± {spread:.3f}" for mean, spread in row.values()))
 
@@ -682,17 +710,20 @@ for name, row in effects.items():
 # In lesson 12 the induction heads needed a head in an earlier block, to bring every token the one
 # before it.
 # 4.4 may be that head here.
-# If so, 5.3 and 5.4 will not find their places without it.
+# If so, 5.3 and 5.4 will look at their places less without it, and as much as before without 4.5.
 
 # %%
-seen, off = [], [(4, 4)]
-with torch.no_grad():
-    run(parts, streams[4], first=4, off=off, seen=seen)
-whole, less = (at(w, habits["what followed the last mention"]) for w in (weights, seen[-1][1]))
-for name, head in (("5.3", 3), ("5.4", 4)):
-    print(
-        f"{name} without 4.4, below 0.6 of its score: {bool(less[head] < 0.6 * whole[30 + head])}"
-    )
+followed = habits["what followed the last mention"]
+for silent in (4, 5):
+    seen = []
+    with torch.no_grad():
+        run(parts, streams[4], first=4, off=[(4, silent)], seen=seen)
+    for head in (3, 4):
+        left = at(seen[-1][1], followed)[head] / at(weights, followed)[30 + head]
+        print(f"5.{head} without 4.{silent}, below 0.6 of its score: {bool(left < 0.6)}")
+
+# %% [markdown]
+# So 4.4 is such a head, if not the only one: with it goes more than a third of what they had.
 
 # %% [markdown]
 # ## What goes wrong: a habit taken for a purpose
@@ -717,16 +748,17 @@ print("1.4 off, indentation worse:", surely("1.4", "indentation", 0.01))
 # %% [markdown]
 # The indentation does not get worse at all.
 # Is another head standing in for it?
-# Then switch off the three with the highest scores in this habit together; 3.5 and 5.2 come next.
+# Then switch off the three with the highest scores in this habit together.
 
 # %%
-together = losses(1, off=[(1, 2), (3, 5), (5, 2)])["indentation"]
+three = [divmod(head, 6) for head in scored.topk(3).indices.tolist()]
+together = losses(min(three)[0], off=three)["indentation"]
 mean, spread = mean_and_spread(together - before["indentation"], where["indentation"])
 print("all three off, indentation worse:", mean > max(0.01, 3 * spread))
 
 # %% [markdown]
-# No.
-# Second, the story says *same indentation*.
+# Neither of the other two.
+# The story also says *same indentation*.
 # Where the line before is indented differently, the last line of the same indentation lies further
 # up, and the head must choose.
 
@@ -736,16 +768,16 @@ further = [(t, q, k) for t, q, k in same.tolist() if line_breaks[t, q] != k]
 just_before = torch.tensor([(t, q, line_breaks[t, q]) for t, q, _ in further])
 head = names.index("1.2")
 same_indent, line_before = (at(weights, t)[head] for t in (torch.tensor(further), just_before))
-print("1.2 gives more than twice as much to the line before:", bool(line_before > 2 * same_indent))
+print("the line before differs, in less than a third: ", 3 * len(further) < len(same))
+print("1.2 gives it more than twice as much, all the same:", bool(line_before > 2 * same_indent))
 
 # %% [markdown]
-# So mostly it looks for the line break before, whatever its indentation.
-# In most places that one has the same, and there the high score came from.
+# So it looks for the line break before rather than for that of the same indentation.
+# In most places the two are one, and from there the high score came.
 #
 # Does it do anything, then?
-# A query sits where the model guesses the *next* token: at a line break that is the first token of
-# a line.
-# Its loss is where to look.
+# A query sits where the model guesses the *next* token: from a line break, the first one of a line.
+# So the loss of first tokens is where to look.
 
 # %%
 line_starts = breaks[ids[:, :-1]]  # the query is a line break
@@ -755,25 +787,28 @@ print("1.2 off, first tokens of lines are worse:", mean > max(0.05, 3 * spread))
 print("and by more than without 1.4:            ", mean > starts["1.4"][0])
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.8, 3.2))
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.4, 3.2))
 shown = ["1.2", "1.4"]
 for axes, table, title in (
-    (left, {n: scored[names.index(n)].item() for n in shown}, "looks at the same indentation"),
-    (right, {n: effects[n]["indentation"][0] for n in shown}, "indentation, worse by"),
+    (left, {n: scored[names.index(n)].item() for n in shown}, "on the same indentation"),
+    (middle, {n: effects[n]["indentation"][0] for n in shown}, "indentation worse by"),
+    (right, {n: starts[n][0] for n in shown}, "first tokens worse by"),
 ):
     axes.bar(shown, [table[name] for name in shown], 0.5, color=(style.QUERY, style.KEY))
     axes.axhline(0, color="black", lw=1)
-    axes.set(title=title, xlabel="head")
-left.set_ylabel("share of attention")
-right.set_ylabel("rise of the loss")
+    axes.set_title(title, fontsize=10.5)
+    axes.set(xlabel="head", ylabel="share of attention" if axes is left else "rise of the loss")
+right.sharey(middle)
 style.show(
     figure,
     alt="Left: head 1.2 gives about half of its attention to line breaks of the same indentation, "
-    "1.4 much less. Right: without 1.2 the indentation does not get worse; without 1.4 it does.",
+    "1.4 hardly any. Middle: without 1.2 the indentation does not get worse; without 1.4 it does. "
+    "Right: the first tokens of lines get worse without 1.2, and hardly without 1.4.",
 )
 
 # %% [markdown]
-# The head with the look is not the head with the effect.
+# The head with the look is not the head with the effect; 1.2 helps with what a line begins with,
+# not with how far in it begins.
 # Attention says where a head reads.
 # What it takes from there, whether anything later uses it, and whether another head would do as
 # well, it does not say.
@@ -782,14 +817,15 @@ style.show(
 # ## What goes wrong: a head without a habit
 #
 # The other one is 5.5.
-# It gives the open bracket next to nothing, so nobody would have looked at it.
+# It gives opening brackets little, so nobody would have looked at it.
 # Yet none of the eight matters more for closing brackets.
 
 # %%
 before_closing = torch.tensor([(t, c - 1) for t, places in enumerate(closing) for c in places])
 text_of, query_of = before_closing.unbind(dim=-1)
-looks = weights[text_of, :, query_of]  # (closing, 36, 64), where each head looks before one
-on_bracket = looks[:, 35].mul(opening[ids[text_of]]).sum(dim=-1).mean()
+looks = weights[text_of, 35, query_of]  # (closing, 64), where 5.5 (5 · 6 + 5 = 35) looks before one
+opening = torch.tensor([any(c in "([{" for c in piece) for piece in spelled])
+on_bracket = looks.mul(opening[ids[text_of]]).sum(dim=-1).mean()
 print("5.5 looks at opening brackets with less than 0.2:", bool(on_bracket < 0.2))
 largest = max(effects, key=lambda name: effects[name]["closing brackets"][0])
 print("the largest effect on closing brackets:", largest)
@@ -799,7 +835,7 @@ print("the largest effect on closing brackets:", largest)
 # Here are the tokens that it attends to most, on average, right before a closing bracket.
 
 # %%
-received = torch.zeros(2048).index_add_(0, ids[text_of].flatten(), looks[:, 35].flatten())
+received = torch.zeros(2048).index_add_(0, ids[text_of].flatten(), looks.flatten())
 most = (received / len(looks)).topk(6)
 figure, axes = plt.subplots(figsize=(6.4, 2.6))
 axes.barh([repr(spelled[i]) for i in most.indices.tolist()], most.values, color=style.KEY)
@@ -813,6 +849,20 @@ style.show(
 
 # %% [markdown]
 # At `def`.
+# But every text here begins with it: is it the word that 5.5 looks for, or the first place?
+# A line in front of each text parts the two.
+
+# %%
+front = torch.tensor([tokenizer.encode("import os\n\n\n")] * len(texts))  # (text, 3)
+seen, moved = [], torch.cat((front, ids), dim=1)
+with torch.no_grad():
+    run(parts, parts["embedding.weight"][moved], seen=seen)
+mean = seen[5][1][text_of, 5, query_of + 3].mean(dim=0)  # (67,)
+print("on `def`, now the fourth token, more than 0.3:", bool(mean[3] > 0.3))
+print("on the first token less than 0.1:             ", bool(mean[0] < 0.1))
+
+# %% [markdown]
+# It is the word.
 # A bracket that closes the first line of a function is followed by a colon, and this tokenizer has
 # a token for both together, `):`.
 # So the new story is: 5.5 finds out what kind of line it is, and so tells `):` from `)`.
@@ -825,15 +875,16 @@ for title, places in (("with", closes[:, 1:] & colons), ("without", closes[:, 1:
     print(f"{title:7} a colon: worse {mean > max(0.2, 3 * spread)}")
 
 # %% [markdown]
-# This story has passed one test that it could have failed.
+# This story has passed two tests that it could have failed.
 # That is all one can say for it, and it is more than the picture gave.
 
 # %% [markdown]
 # ## Another library's model
 #
 # The same view takes the weights of any model.
-# PyTorch's own encoder computes them and throws them away; two *hooks* ask for them and keep them.
+# PyTorch's own encoder does not hand them out; two *hooks* ask for them and keep them.
 # A hook is a function that PyTorch calls before or after a module runs.
+# The first changes two options of the call, so that the weights come back, each head's own.
 
 # %%
 embedding = nn.Embedding(2048, 64)
@@ -871,6 +922,7 @@ causal = nn.Transformer.generate_square_subsequent_mask(LENGTH)
 with torch.no_grad():
     encoder(embedding(ids), mask=causal)
 foreign = torch.cat(kept, dim=1)  # (text, 8, 64, 64)
+inside = habits["the bracket that is open"]
 lift = at(foreign, inside) - at(foreign, inside, shift=1)
 print("brackets, no head further than 0.15 from its control:", bool(lift.abs().max() < 0.15))
 
@@ -903,8 +955,8 @@ print(*list(palm)[:5], sep="\n")
 
 # %% [markdown]
 # To read it, go the other way.
-# `weights_only=True` makes `torch.load` take tensors and refuse everything that could run as a
-# program; a file from elsewhere deserves no less.
+# `weights_only=True` makes `torch.load` take tensors and plain data only; without it a file from
+# elsewhere may run a program of its own.
 
 
 # %%
@@ -1141,7 +1193,8 @@ hint("reading.mean")
 #     return torch.where(silent[:, None, None], mean, mixed)
 # ```
 #
-# Put it into `attend`, and see whether 1.2 is still not needed for the indentation.
+# Let `attend` mix by `mean_instead(weights @ v, loud.flatten() == 0)`, and see whether 1.2 is still
+# not needed for the indentation.
 #
 # </details>
 
@@ -1191,7 +1244,7 @@ hint("reading.lengths")
 # Where two stories fit, look at the places where they differ.
 # Whether a head is needed, only a change of the model can tell; and it must be asked at the tokens
 # that the story speaks of.
-# One more caution: a head whose loss costs little may have a stand-in, and 0 is itself an unusual
+# One more caution: a head that is hardly missed may have a stand-in, and 0 is itself an unusual
 # thing to write.
 #
 # **References.**
@@ -1203,8 +1256,8 @@ hint("reading.lengths")
 # Weights and the length of what they weigh: Kobayashi et al. 2020,
 # [arXiv:2004.10102](https://arxiv.org/abs/2004.10102).
 # Switching heads off: Michel, Levy and Neubig 2019,
-# [arXiv:1905.10650](https://arxiv.org/abs/1905.10650), equation 2.
+# [arXiv:1905.10650](https://arxiv.org/abs/1905.10650), section 2.
 # PaLM: Chowdhery et al. 2022, [arXiv:2204.02311](https://arxiv.org/abs/2204.02311), section 2.
 #
 # **Next.** Everything so far was about what is computed.
-# Lesson 15, faster and bigger, is about how long it takes.
+# [Lesson 15](15-faster.ipynb) is about how long it takes.
