@@ -11,7 +11,9 @@ from tests.site_build import build_site
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site."""
+    """The folder of the built site; with ZETA_EDU_SITE, one that has just been built."""
+    if given := os.environ.get("ZETA_EDU_SITE"):
+        return Path(given).resolve()
     base = tmp_path_factory.getbasetemp()
     # Workers of one run have folders side by side.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -19,7 +19,7 @@ from zeta_edu.views import attention_view
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "attention.gif"
 CODE = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n"
-SIZE = {"width": 900, "height": 810}
+WIDTH, HEIGHT = 900, 810
 HEADS = (8, 15, 21, 26, 33)  # of the grid, row by row
 TOKENS = (3, 6, 11, 14, 19, 23)
 
@@ -30,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = attention_view(model, CODE).save(Path(folder) / "page.html")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(path.as_uri())
         frames = list(film(page))
         browser.close()
