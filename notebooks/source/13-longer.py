@@ -12,7 +12,8 @@
 # what you find next to what the paper of xPos says.
 #
 # It takes about 45 minutes to read and 80 seconds to run.
-# You need lessons 04 and 05, rotation and xPos, the mask of lesson 03, and the block of lesson 11.
+# You need lessons 04 and 05, rotation and xPos, the mask of lesson 03, the block of lesson 11 and
+# the training of lesson 12.
 
 # %%
 import copy
@@ -69,7 +70,7 @@ held_out = encode("".join(file.text for file in held_out_files))
 # %% [markdown]
 # Training takes pieces of 64 characters. Eight times that is 512, and so long are the 32 pieces
 # that we measure on, evenly spread over the held-out text.
-# Each has one character more, which is what the last one has to foretell.
+# Each piece has one character more, so that its 512th has a next one to foretell.
 
 # %%
 LENGTH, LONGEST = 64, 512
@@ -115,15 +116,14 @@ for scale_base in (512, 32):
     print(f"scale base {scale_base:3}: {left[0]:.3f} at 64, {left[1]:.1e} at 512")
 
 # %% [markdown]
-# So a scale base of 512 does next to nothing within 64 characters: that model is trained almost as
-# if there were only rotation.
+# So a scale base of 512 does little within 64 characters: that model is trained almost as if there
+# were only rotation.
 # But 512 is the package's, and also the one in the code of the paper's authors.
-# They trained on pieces of 1024 tokens, twice the scale base; for our 64 the like of it is 32.
+# They trained on pieces of 1024 tokens, twice that; for our 64 the like of it is 32.
 # We train with both.
 #
 # The view shows what the smaller one does, over 512 positions.
-# Move the scale base up to 512, and see the curve of xPos turn into the one of RoPE, which is
-# rotation.
+# Move the scale base up to 512, and see the curve of xPos rise towards the one of rotation alone.
 
 # %%
 xpos_view(32, scale_base=32, length=512)
@@ -131,11 +131,12 @@ xpos_view(32, scale_base=32, length=512)
 # %% [markdown]
 # ## What fading does not do
 #
-# With the scale base of 32 the score of a key 500 places back is about 0.
+# With the scale base of 32 little is left of the score of a key 500 places back: when all pairs are
+# of one length, at most the 5 % that the view names.
 # It is easy to think that such a key is forgotten.
 # But softmax sees scores against each other, and e⁰ is 1, not 0.
 #
-# By hand: one key close by has a score of 5, and all others 0.
+# By hand, as if nothing at all were left: one key close by has a score of 5, and all others 0.
 # Its weight is e⁵ / (e⁵ + number of the others), with e⁵ = 148.
 
 # %%
@@ -145,7 +146,7 @@ for others in (10, 63, 511):
 
 # %% [markdown]
 # Each of the others has little, but there are more and more of them, and together they take over.
-# Fading makes what is far *equal*, not absent.
+# Fading makes what is far ever more *equal*, not absent.
 # A model has to get along with that; so it is not clear beforehand how it will fare.
 
 # %% [markdown]
@@ -213,12 +214,12 @@ style.show(
     figure,
     alt="Weight by distance for equal queries and keys. Without positions a flat line. Rotation: "
     "a high start, then jumping up and down. xPos 512 the same but smoother far away. xPos 32 "
-    "falls and is flat from about 100 on.",
+    "falls, smoothly from about 100 on, and is nearly flat at the end.",
 )
 
 # %% [markdown]
 # Rotation gives some of the far keys as much as keys thirty places back, and jumps between them.
-# With xPos 32 the far end is flat: equal, and not gone.
+# With xPos 32 the far end is smooth and nearly flat: almost equal, and not gone.
 
 # %% [markdown]
 # Now the block, as in lesson 11: one projection, several heads of queries and one of keys and
@@ -280,7 +281,7 @@ print(f"{sum(weight.numel() for weight in Reader(None).parameters()):,} weights"
 # they would look like any others.
 #
 # Rotation and xPos: the package's language model, with its weights copied into ours, in double
-# precision, on texts longer than 64; logits and the gradients of all weights.
+# precision, on texts of 20 to 600 tokens; logits and the gradients of all weights.
 # One scale base is so small that the text falls into many parts.
 # No position, and `near`: the package's block always turns, so here the piece is its attention,
 # `regular_attention`, on queries and keys that are not turned, under a mask.
@@ -413,7 +414,7 @@ def draw_by_position(read, title):
     axes.axvline(LENGTH, color="black", lw=1, ls=":")
     axes.set(xlabel="position", ylabel="loss", title=title, xticks=range(0, 513, 64))
     axes.set_ylim(1.9, 3.3)
-    axes.legend(fontsize=10, ncols=4, loc="upper center")
+    axes.legend(fontsize=10, ncols=4, loc="upper right")
     return figure
 
 
@@ -425,7 +426,7 @@ style.show(
 )
 
 # %% [markdown]
-# Small ups and downs that all lines share belong to the text: some stretches of it are harder.
+# Ups and downs that all lines share belong to the text: some stretches of it are harder.
 # So compare the lines with each other, not one stretch with the next.
 
 # %% [markdown]
@@ -433,20 +434,24 @@ style.show(
 #
 # To compare lengths, the letters have to be the same.
 # So hold the *last* 32 letters of each piece fixed, and give the model the last 64 characters up to
-# there, then 128, 256 and all 512.
+# there, then 128, then 256; all 512 have been read above.
 # If it can use what is further back, the loss falls; if that confuses it, the loss rises.
 
 # %%
 TIMES = (1, 2, 4, 8)
 
 
-def last_losses(model, near=None):
-    """The loss of the last 32 characters for each length that is read: (4,)."""
-    ends = [pieces[:, -times * LENGTH - 1 :] for times in TIMES]
-    return torch.stack([losses(model, end, near)[:, -32:].mean() for end in ends])
+def last_losses(model, times):
+    """The loss of the last 32 characters for each of these lengths: (len(times),)."""
+    ends = [pieces[:, -time * LENGTH - 1 :] for time in times]
+    return torch.stack([losses(model, end)[:, -32:].mean() for end in ends])
 
 
-last = {way: torch.stack([last_losses(model) for model in models[way]]) for way in ways}
+last = {}
+for way in ways:
+    shorter = torch.stack([last_losses(model, TIMES[:-1]) for model in models[way]])  # (3, 3)
+    longest = read[way][..., -32:].mean(dim=(1, 2))  # (3,)
+    last[way] = torch.cat((shorter, longest[:, None]), dim=1)  # (3 seeds, 4 lengths)
 
 
 # %%
@@ -483,15 +488,15 @@ change = {way: last[way][:, -1] - last[way][:, 0] for way in ways}
 best_none = at_home["no position"].min()
 others = torch.stack([at_home[way] for way in ways if way != "no position"])  # (3 ways, 3 seeds)
 apart = others.amax(dim=0) - others.amin(dim=0)  # (3 seeds,)
-print("the other three are within 0.05:  ", bool((apart < 0.05).all()))
-print("no position is worst at home:     ", bool((others < best_none).all()))
-print("rotation rises by more than 0.1:  ", bool((change["rotation"] > 0.1).all()))
-print("xPos 512 rises, on average:       ", bool(change["xPos 512"].mean() > 0.03))
-print("no position, by less than 0.1:    ", bool((change["no position"].abs() < 0.1).all()))
-print("xPos 32 changes by less than 0.05:", bool((change["xPos 32"].abs() < 0.05).all()))
-print("none falls by more than 0.03:     ", all((c > -0.03).all() for c in change.values()))
+print("the other three are within 0.05:     ", bool((apart < 0.05).all()))
+print("no position is worst at home:        ", bool((others < best_none).all()))
+print("rotation rises by more than 0.1:     ", bool((change["rotation"] > 0.1).all()))
+print("xPos 512 rises, on average:          ", bool(change["xPos 512"].mean() > 0.03))
+print("no position changes by less than 0.1:", bool((change["no position"].abs() < 0.1).all()))
+print("xPos 32 changes by less than 0.05:   ", bool((change["xPos 32"].abs() < 0.05).all()))
+print("none falls by more than 0.03:        ", all((c > -0.03).all() for c in change.values()))
 at_512 = {way: last[way][:, -1].mean() for way in ways}
-print("no position ends below rotation:  ", bool(at_512["no position"] < at_512["rotation"]))
+print("no position ends below rotation:     ", bool(at_512["no position"] < at_512["rotation"]))
 
 # %% [markdown]
 # The line of xPos 512 and the last one are about the mean of three seeds, the others about each.
@@ -500,9 +505,9 @@ print("no position ends below rotation:  ", bool(at_512["no position"] < at_512[
 # worse.
 # Beyond, rotation breaks; without positions little changes, so that the worst model at home ends
 # up better than rotation.
-# xPos breaks as well when its scale base is so large that it hardly fades, and holds when it
-# fades.
-# But nothing falls: none of these models gets anything out of the additional text.
+# xPos rises as well, on average, when its scale base is so large that it hardly fades, and holds
+# with the small one.
+# But nothing falls: what these models get out of the additional text, if anything, is below 0.03.
 
 # %% [markdown]
 # ## Why does rotation break?
@@ -522,20 +527,24 @@ print(f"{(turns < 1).sum()} of 16 pairs turn less than once; pair 4 turns {turns
 # What does that do to attention?
 # For the queries from 384 to 511, sum up the weight on all keys that are 64 or more places back:
 # distances of which the training had not one.
+# Is it spread, or does one key have most of it?
 
 
 # %%
 @torch.no_grad()
 def far_shares(model):
-    """The weight on keys 64 or more back, for each block, over both heads: (2,)."""
+    """The weight on keys 64 or more back, and the largest key's part of it, by block: (2, 2)."""
     model(pieces[:8, :-1])
     at = torch.arange(LONGEST)
-    far = at[:, None] - at >= LENGTH  # (query, key)
-    shares = [(block.weights * far).sum(dim=-1) for block in model.blocks]  # (8, h, n) each
-    return torch.stack([share[..., 384:].mean() for share in shares])
+    far = at[384:, None] - at >= LENGTH  # (query, key)
+    weights = torch.stack([block.weights[..., 384:, :] for block in model.blocks]) * far
+    share = weights.sum(dim=-1).mean(dim=(1, 2, 3))  # (2 blocks,)
+    return torch.stack((share, weights.amax(dim=-1).mean(dim=(1, 2, 3)) / share))
 
 
-far = {way: torch.stack([far_shares(model) for model in models[way]]) for way in ways}
+found = {way: torch.stack([far_shares(model) for model in models[way]]) for way in ways}
+far = {way: both[:, 0] for way, both in found.items()}  # (3 seeds, 2 blocks) each
+largest = {way: both[:, 1] for way, both in found.items()}
 
 # %%
 figure, axes = plt.subplots(figsize=(7.2, 3.2))
@@ -550,32 +559,36 @@ axes.set(ylabel="weight beyond 64", ylim=(0, 1), title="dots are the seeds")
 axes.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
 style.show(
     figure,
-    alt="Weight on keys 64 or more back, by block. No position about 0.87 in both. In block 0 all "
+    alt="Weight on keys 64 or more back, by block. No position about 0.86 in both. In block 0 all "
     "have much. In block 1 rotation has much, xPos 512 less, xPos 32 almost none.",
 )
 
 # %%
 in_block_1 = {way: shares[:, 1] for way, shares in far.items()}
-print("xPos 32, below 0.1:         ", bool((in_block_1["xPos 32"] < 0.1).all()))
+print("block 1, xPos 32 is below 0.1:            ", bool((in_block_1["xPos 32"] < 0.1).all()))
 above = in_block_1["rotation"].min() > in_block_1["xPos 32"].max()
-print("rotation always above xPos 32:", bool(above))
+print("block 1, rotation is always above xPos 32:", bool(above))
+print("block 1, rotation: one key has most of it:", bool((largest["rotation"][:, 1] > 0.5).all()))
+print("block 0, xPos 32: no key has a tenth:     ", bool((largest["xPos 32"][:, 0] < 0.1).all()))
 
 # %% [markdown]
-# In block 0 even xPos 32 spreads much of its weight over what is far.
-# There its scores are about 0 and all alike, so what it mixes in is an average over hundreds of
-# characters; the loss shows that this does little harm.
+# In block 0 even xPos 32 gives much of its weight to what is far.
+# But it spreads it: what it mixes in is an average over many characters, and the loss shows that
+# this does little harm.
 # In block 1 it stays with what is near.
-# Rotation does not: far keys get large scores by accident, and single letters from far away come
-# into the mix.
+# Rotation does not, and there, on average, one key has most of what goes far: single letters from
+# far away come into the mix.
+# It is not the weight alone: without positions it is largest, and the loss holds.
 #
 # Look for yourself at rotation, in the seed that broke most at twice its length, over 128
 # characters.
-# It opens at block 1 (the view says layer), at the query that gives most to keys 64 or more back.
+# It opens at head 0 of block 1 (the view says layer), at the query that gives most to keys 64 or
+# more back.
 # A query of the first 64 mostly finds what is close; among the late ones are some that go far back,
 # to letters of the first lines.
 
 # %% tags=["nbval-ignore-output"]
-# The weights to the last digit hang on the processor, and the text on the Python.
+# No test compares this output: the weights depend on the processor, the text on the Python.
 worst = (last["rotation"][:, 1] - last["rotation"][:, 0]).argmax()
 breaking, tokens = models["rotation"][worst], pieces[3, :128]
 with torch.no_grad():
@@ -604,6 +617,7 @@ def faded(model, scale_base):
 
 # %% [markdown]
 # Move the slider: the scale base at which the three models with rotation read.
+# To be quick, they read every second piece.
 # (In a page without a running Python you see one picture only.)
 
 
@@ -612,7 +626,7 @@ def draw_faded(scale_base):
     few = pieces[::2]
     found = {"rotation": read["rotation"][:, ::2]}
     fading = [losses(faded(model, scale_base), few) for model in models["rotation"]]
-    found["xPos 32"] = torch.stack(fading)  # in the colours of xPos
+    found["xPos 32"] = torch.stack(fading)  # drawn in its colour
     title = f"trained with rotation, read with scale base {scale_base:.0f}"
     figure = draw_by_position(found, title)
     axes = figure.axes[0]
@@ -626,15 +640,15 @@ slider = FloatLogSlider(32, base=2, min=2, max=10, step=1, continuous_update=Fal
 _ = interact(draw_faded, scale_base=slider)
 
 # %%
-mended = torch.stack([last_losses(faded(model, 32)) for model in models["rotation"]])
+mended = torch.stack([last_losses(faded(model, 32), (1, 8)) for model in models["rotation"]])
 rise = mended[:, -1] - at_home["rotation"]
 print("at most half of the rise is left:", bool((rise < change["rotation"] / 2).all()))
 moved = (mended[:, 0] - at_home["rotation"]).abs()
 print("at home it changes by less than 0.02:", bool((moved < 0.02).all()))
 
 # %% [markdown]
-# What the models learned with rotation survives the fading, since what they use is near; most of
-# what broke them was far.
+# What the models learned with rotation survives the fading, and at least half of what broke them is
+# gone with what was far.
 
 # %% [markdown]
 # ## Leaving far keys out
@@ -657,8 +671,8 @@ is_visible(eight, eight, near=2).int()
 close = {way: torch.stack([losses(m, pieces, LENGTH // 2) for m in models[way]]) for way in ways}
 style.show(
     draw_by_position(close, "the same models, read with blocks of 32"),
-    alt="Loss by position when all models are read blockwise: no line climbs. No position lies "
-    "above the other three, which lie together from beginning to end.",
+    alt="Loss by position when all models are read blockwise: the lines go up and down "
+    "together, and none climbs away. No position lies above the other three, which coincide.",
 )
 
 # %% [markdown]
@@ -712,37 +726,39 @@ falls = every[:, 3] - every[:, 5]  # from blocks of 8 to blocks of 32
 print("from 8 to 32 it falls by less than 0.02:", bool((falls < 0.02).all()))
 
 # %% [markdown]
-# From 8 on it makes no difference: what stands further back than about 30 is of no use to these
-# models.
+# From 8 on it makes next to no difference: these models hardly use what stands further back than
+# about 30.
 # They were trained for seconds, and have not learned to use it, not even within the 64.
-# So no line *could* fall beyond; that says something about our models, and nothing about positions.
+# So their loss *could* not fall beyond; that says something about our models, and nothing about
+# positions.
 
 # %% [markdown]
 # ## Next to the paper
 #
 # Sun et al. 2022 trained models of 24 blocks, 16 heads and width 1024 on pieces of 1024 tokens, and
-# read scientific articles cut into lengths from 256 to 4096 (section 4 and table 2).
-# What they found: with rotation the perplexity, which is *e* to the loss, shoots up beyond 1024.
-# With xPos, read with blockwise causal attention, it goes on falling up to 4096.
+# read the first 4k tokens of scientific articles, cut at several lengths (section 4.2 and table 2).
+# They report that rotation does not carry over to lengths beyond the training, and that xPos, read
+# with blockwise causal attention, does.
 #
 # Rotation breaks here as well, in every seed.
-# That xPos holds is found here as well, as long as its scale base is in proportion to the length of
+# That xPos holds is found here as well, with the scale base that is in proportion to the length of
 # the training.
-# Two things differ.
+# Two things are to be kept in mind.
 #
 # First, nothing falls here.
-# A large model that was trained for long has use for what stands a thousand tokens back.
-# Ours has none for what stands forty back, as we have just seen; to hold is the best it can do.
+# A large model that was trained for long may well have use for what stands a thousand tokens back.
+# Ours has next to none for what stands forty back, as we have just seen; to hold is the best it can
+# do.
 #
-# Second, their figures for xPos come from two things together, the fading and the blocks.
-# Here each alone is enough: the blocks mend rotation without any fading, and fading needs no
-# blocks.
+# Second, their model has two things together, the fading and the blocks.
+# Here each alone is enough: the blocks mend rotation without any fading, and a model that was
+# trained with fading needs no blocks.
 # From this lesson you cannot say which of the two does how much in a large model, where far keys
-# have something to give, and where hiding them has a price.
-# (Their section 4.4.2 has the two apart.)
+# may have something to give, and hiding them may cost something.
+# (Their section 4.4.2 reads with the blocks and without.)
 #
 # Besides, our tokens are characters, our heads two, and our training a few seconds; of the two
-# scale bases that we tried one is theirs, and one has their proportion.
+# scale bases that we tried one is that of their code, and one has its proportion to their length.
 # What three seeds of such models show is shown for such models.
 
 # %% [markdown]
@@ -762,14 +778,14 @@ def whole_mean(model, n):
 
 whole = torch.stack([whole_mean(m, 128) - whole_mean(m, 64) for m in models["rotation"]])
 at_end = last["rotation"][:, 1] - last["rotation"][:, 0]  # (3 seeds,)
-print("the mean rises less than half as much:", bool(whole.mean() < at_end.mean() / 2))
+print("the mean rises less than half as much as the end:", bool(whole.mean() < at_end.mean() / 2))
 
 # %% [markdown]
 # Half of each window is home ground, and in the longer windows fewer letters stand near a
 # beginning, with little before them.
 # Both pull the mean down, and hide most of what happens at the end.
-# A mean that *falls* with the length proves no use of far text either, for the second reason alone.
-# (Table 2 of the paper is made of such means, over the same texts cut at each length.)
+# Nor does a mean that *falls* with the length prove that far text is used: the second reason alone
+# can make it fall, also when the same texts are cut at each length, as here and in the paper.
 # Look at the loss by position, or hold the letters fixed.
 
 # %% [markdown]
@@ -801,10 +817,10 @@ print("at 512 the seeds lie more than twice as far apart:", bool(away_spread > 2
 
 # %% [markdown]
 # At home the seeds agree, since the training has seen to it.
-# Beyond nothing was trained, and what a model does there is chance.
+# Beyond nothing was trained, and much of what a model does there is chance.
 # With a single seed of each you may find that rotation holds to twice its length, or that xPos 512
 # is much better than rotation, or that there is no difference.
-# Which line lies above which is worth nothing; that rotation rises in every seed is.
+# Which of these two lies above the other says nothing here; that rotation rises in every seed does.
 
 # %% [markdown]
 # ## Exercises
@@ -816,7 +832,7 @@ print("at 512 the seeds lie more than twice as far apart:", bool(away_spread > 2
 # ### 1. Stretches of positions
 #
 # Difficulty ★☆☆, 5 minutes.
-# `losses` (pieces, n) are the losses of several pieces at n positions.
+# `losses` (pieces, n) are the losses of several pieces at n positions, and n is a multiple of four.
 # Return the mean loss of every stretch of four neighbouring positions, over all pieces: (n / 4,).
 
 
@@ -847,9 +863,9 @@ hint("length.stretches")
 #
 # Difficulty ★★☆, 10 minutes.
 # A model was trained on pieces of four characters, and reads n.
-# For every head, return the mean weight that a query gives to keys four or more places back.
-# Take the mean over the queries that have such keys.
-# The shapes are weights (head, n, n), result (head,).
+# `weights` (head, n, n) are its causal weights, (query, key) in each head.
+# For every head, return what a query gives to all keys four or more places back together.
+# Take the mean over the queries that have such keys: (head,).
 
 
 # %% tags=["exercise"]
@@ -953,16 +969,16 @@ hint("length.crowd")
 #
 # A model can be read at any length; whether it still makes sense there has to be measured, by
 # position or on the same letters, with several seeds.
-# Rotation alone breaks beyond the length of the training, where most of its pairs come to angles
-# that were never seen, and far keys get weights by accident.
-# xPos holds when its scale base is in proportion to that length, and so does rotation when it is
-# faded afterwards or read in blocks.
+# In our small models rotation alone breaks beyond the length of the training, where most of its
+# pairs come to angles that were never seen, and single far keys get large weights.
+# xPos holds with a scale base in proportion to that length, and so does rotation when it is read in
+# blocks; fading it afterwards takes away at least half of the rise.
 # To hold is not to gain: a longer text helps only a model that has learned to use what is far.
 #
 # **References.**
 # xPos, blockwise causal attention and reading beyond the training length: Sun et al. 2022,
-# [arXiv:2212.10554](https://arxiv.org/abs/2212.10554), sections 3.2 and 3.3, table 2; the scale
-# base of 512 is in their code, [torchscale](https://github.com/microsoft/torchscale).
+# [arXiv:2212.10554](https://arxiv.org/abs/2212.10554), sections 3.2, 3.3 and 4.2; the scale base
+# of 512 is in their code, [torchscale](https://github.com/microsoft/torchscale).
 # Models without positions: Haviv et al. 2022,
 # [arXiv:2203.16634](https://arxiv.org/abs/2203.16634); at lengths beyond the training: Kazemnejad
 # et al. 2023, [arXiv:2305.19466](https://arxiv.org/abs/2305.19466).
@@ -970,4 +986,4 @@ hint("length.crowd")
 # [arXiv:2108.12409](https://arxiv.org/abs/2108.12409).
 #
 # **Next.** These models were made for an experiment, and know nothing but their last few letters.
-# Lesson 14, reading a real model, looks into one that was trained for longer.
+# [Lesson 14](14-reading.ipynb), reading a real model, looks into one that was trained for longer.
