@@ -26,7 +26,7 @@ class Curve(Protocol):
 def curves(name: str, panels: Mapping[str, Iterable[Curve]]) -> None:
     """Draw each panel's curves on logarithmic axes, with their names at their ends."""
     figure = Figure(figsize=(4.6 * len(panels), 3.8), dpi=130, layout="constrained")
-    for axes, (title, drawn) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axes, (title, drawn) in zip(side_by_side(figure, panels), panels.items(), strict=True):
         for curve, colour, marker in zip(drawn, COLOURS, OTHERS, strict=False):
             axes.plot(
                 curve.sizes, curve.values, marker=marker, ms=4, color=colour, label=curve.name
@@ -42,7 +42,7 @@ def ratios(
 ) -> None:
     """Draw multiples of the floor against length: ours thick, peers thin."""
     figure = Figure(figsize=(5.2 * len(panels), 4.2), dpi=130, layout="constrained")
-    for axes, (title, drawn) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axes, (title, drawn) in zip(side_by_side(figure, panels), panels.items(), strict=True):
         ours = iter(COLOURS)
         for (candidate, values), marker in zip(drawn.items(), OTHERS * 2, strict=False):
             mine = candidate.startswith("zeta_edu")
@@ -53,6 +53,10 @@ def ratios(
         axes.set_xscale("log", base=2)
         finish(axes)
     save(figure, name)
+
+
+def side_by_side(figure: Figure, panels: Mapping[str, object]) -> list[Axes]:
+    return list(figure.subplots(1, len(panels), squeeze=False).flat)
 
 
 def finish(axes: Axes) -> None:
