@@ -1,6 +1,6 @@
 """Pictures of a benchmark's figures, beside benchmarks/README.md."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,17 +23,16 @@ class Curve(Protocol):
     def values(self) -> Sequence[float]: ...
 
 
-def curves(name: str, panels: Mapping[str, Iterable[Curve]]) -> None:
-    """Draw each panel's curves on logarithmic axes, with their names at their ends."""
+def curves(name: str, panels: Mapping[str, Sequence[Curve]]) -> None:
+    """Draw each panel's curves on logarithmic axes."""
     figure = Figure(figsize=(4.6 * len(panels), 3.8), dpi=130, layout="constrained")
     for axes, (title, drawn) in zip(side_by_side(figure, panels), panels.items(), strict=True):
         for curve, colour, marker in zip(drawn, COLOURS, OTHERS, strict=False):
             axes.plot(
                 curve.sizes, curve.values, marker=marker, ms=4, color=colour, label=curve.name
             )
-        axes.set(title=title, xscale="log", yscale="log", xlabel="positions")
-        axes.set_xscale("log", base=2)
-        finish(axes)
+        axes.set(title=title, yscale="log", xlabel="positions")
+        finish(axes, max((curve.sizes for curve in drawn), key=len))
     save(figure, name)
 
 
@@ -50,8 +49,7 @@ def ratios(
             axes.plot(lengths[: len(values)], values, marker=marker, ms=4, label=candidate, **look)
         axes.axhline(1, color="black", lw=0.8)
         axes.set(title=title, xlabel="positions", ylabel="multiples of the floor's time")
-        axes.set_xscale("log", base=2)
-        finish(axes)
+        finish(axes, lengths)
     save(figure, name)
 
 
@@ -59,7 +57,9 @@ def side_by_side(figure: Figure, panels: Mapping[str, object]) -> list[Axes]:
     return list(figure.subplots(1, len(panels), squeeze=False).flat)
 
 
-def finish(axes: Axes) -> None:
+def finish(axes: Axes, ticks: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(ticks), [f"{tick:,}" for tick in ticks])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)
