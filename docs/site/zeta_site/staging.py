@@ -1,6 +1,7 @@
 """Puts the sources of the site's pages together: lessons, reference, benchmarks, first page."""
 
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -34,6 +35,8 @@ def stage(target: Path, root: Path) -> None:
     (target / "index.md").write_text(first, "utf-8")
     benchmarks = (root / "benchmarks" / "README.md").read_text("utf-8")
     (target / "benchmarks.md").write_text(benchmarks, "utf-8")
+    for picture in (root / "benchmarks").glob("*.png"):
+        shutil.copy(picture, target)
 
 
 def write_reference(folder: Path) -> None:
