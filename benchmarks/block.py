@@ -81,6 +81,10 @@ def cell(dim: int, dtype: torch.dtype, mode: str, n: int) -> dict[str, Times]:
     return times
 
 
+def label(dtype: torch.dtype, mode: str) -> str:
+    return f"{str(dtype).removeprefix('torch.')}, {mode}"
+
+
 def seconds(once: Work) -> float:
     start = time.process_time()
     once()
@@ -127,7 +131,7 @@ def weighed(dim: int) -> str:
         if seconds(todo["floor, flash"]) < LONGEST / 5:  # it is run many times
             peaks = {name: peak_bytes(once, times=3) for name, once in todo.items()}
             ratios = {name: peak / peaks["floor, flash"] for name, peak in peaks.items()}
-            columns[f"{str(dtype).removeprefix('torch.')}, {mode}"] = ratios
+            columns[label(dtype, mode)] = ratios
             print("memory", dim, dtype, mode, ratios, flush=True)
     head = [f"peak memory, dim {dim}, n = {MEMORY_AT}", *columns]
     return report.table(
@@ -149,7 +153,7 @@ def measured(dim: int, pinned: str) -> None:
     picture = f"![{PICTURE}](block-{dim}.png)"
     tables, panels = [weighed(dim)], {}
     for dtype, mode in itertools.product(DTYPES, MODES):
-        title = f"dim {dim}, {str(dtype).removeprefix('torch.')}, {mode}"
+        title = f"dim {dim}, {label(dtype, mode)}"
         cells = timed(dim, dtype, mode)
         if any(cells):
             tables.append(report.table([title, *(f"n = {n}" for n in LENGTHS)], rows_of(cells)))

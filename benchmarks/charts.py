@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,13 +14,12 @@ COLOURS = (style.OUTPUT, style.QUERY, style.KEY, style.VALUE)
 OTHERS = ("o", "s", "^", "v", "D", "P", "X")
 
 
-class Curve(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def sizes(self) -> Sequence[int]: ...
-    @property
-    def values(self) -> Sequence[float]: ...
+class Curve(NamedTuple):
+    """One thing measured at growing sizes."""
+
+    name: str
+    sizes: Sequence[int]
+    values: Sequence[float]
 
 
 def curves(name: str, panels: Mapping[str, Sequence[Curve]]) -> None:

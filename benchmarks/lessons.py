@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks import report
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-LIMITS = {"12": 150, "13": 150}  # seconds; the others have 60
 
 
 def spent() -> float:
@@ -34,9 +33,8 @@ def row(lesson: Path) -> list[str]:
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     pictures = sum("image/png" in data for data in outputs)
     size = lesson.stat().st_size / 1e6
-    limit = LIMITS.get(lesson.stem[:2], 60)
     return [
-        *(lesson.stem, f"{spent() - before:.0f}", f"{took:.0f}", str(limit)),
+        *(lesson.stem, f"{spent() - before:.0f}", f"{took:.0f}"),
         *(str(pictures), f"{size:.2f}"),
     ]
 
@@ -49,7 +47,7 @@ def main(arguments: list[str]) -> None:
     for lesson in lessons:
         rows.append(row(lesson))
         print("  ".join(rows[-1]), flush=True)
-    head = ["lesson", "processor time, s", "on the clock, s", "allowed, s", "pictures", "MB"]
+    head = ["lesson", "processor time, s", "on the clock, s", "pictures", "MB"]
     said = report.circumstances(" ".join(["python -m benchmarks lessons", *arguments]), ["torch"])
     note = "From a fresh kernel to the last cell, and the making of the notebook; one thread."
     report.write("lessons", f"## Lessons\n\n{report.table(head, rows)}\n\n{said} {note}")

@@ -8,6 +8,7 @@ round, so that a slow moment meets all of them; what is reported is the median o
 import gc
 import os
 import random
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -67,11 +68,13 @@ def quartiles(times: Sequence[float]) -> Times:
 def peak_bytes(once: Work, times: int = 5) -> int:
     """The most bytes of tensors that a piece of work holds at a time, beyond what was there.
 
-    Counted from torch's own record of every allocation and release on the CPU. A record misses
-    some of them now and then, so the work is done several times, and the largest peak is taken.
+    Counted from torch's own record of every allocation and release on the CPU. The first record
+    of a process counts too much, and others miss an event now and then: the first is not used,
+    and the median of the others is taken.
     """
     once()  # tables and masks that are kept are there from now on
-    return max(_recorded_peak(once) for _ in range(times))
+    _recorded_peak(once)
+    return statistics.median_low([_recorded_peak(once) for _ in range(times)])
 
 
 def _recorded_peak(once: Work) -> int:

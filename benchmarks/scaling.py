@@ -9,13 +9,13 @@ one thread. An exponent is the slope of a straight line through the logarithms, 
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from benchmarks import charts, report
 from benchmarks.block import work
+from benchmarks.charts import Curve
 from benchmarks.decode import stepper
 from benchmarks.measuring import Work, interleave, peak_bytes, pin
 from benchmarks.peers import Floor, Ours
@@ -34,25 +34,17 @@ PICTURE = (
 )
 
 
-class Curve(NamedTuple):
-    """One thing measured at growing sizes."""
+def exponent(curve: Curve) -> float:
+    x, y = (torch.tensor(list(v), dtype=torch.float64).log() for v in (curve.sizes, curve.values))
+    x, y = x - x.mean(), y - y.mean()
+    return float(x @ y / (x @ x))
 
-    name: str
-    sizes: Sequence[int]
-    values: Sequence[float]
 
-    def exponent(self) -> float:
-        x, y = (torch.tensor(list(v), dtype=torch.float64).log() for v in (self.sizes, self.values))
-        x, y = x - x.mean(), y - y.mean()
-        return float(x @ y / (x @ x))
-
-    def at_the_end(self) -> float:
-        return Curve(self.name, self.sizes[-2:], self.values[-2:]).exponent()
-
-    def row(self, sizes: Sequence[int], digits: int) -> list[str]:
-        shown = dict(zip(self.sizes, self.values, strict=True))
-        cells = [f"{shown[size]:,.{digits}f}" if size in shown else "–" for size in sizes]
-        return [self.name, *cells, f"{self.exponent():.2f}", f"{self.at_the_end():.2f}"]
+def row(curve: Curve, sizes: Sequence[int], digits: int) -> list[str]:
+    shown = dict(zip(curve.sizes, curve.values, strict=True))
+    cells = [f"{shown[size]:,.{digits}f}" if size in shown else "–" for size in sizes]
+    end = Curve(curve.name, curve.sizes[-2:], curve.values[-2:])
+    return [curve.name, *cells, f"{exponent(curve):.2f}", f"{exponent(end):.2f}"]
 
 
 def layer(flash: bool = True) -> nn.Module:
@@ -77,7 +69,7 @@ def curve(
     name: str, sizes: Sequence[int], once: Callable[[int], Work], measure: Callable[[Work], float]
 ) -> Curve:
     made = Curve(name, sizes, [measure(once(size)) for size in sizes])
-    print("  ".join(made.row(sizes, 2)), flush=True)
+    print("  ".join(row(made, sizes, 2)), flush=True)
     return made
 
 
@@ -132,7 +124,7 @@ def by_position() -> list[Curve]:
 
 def table(title: str, sizes: Sequence[int], curves: Sequence[Curve], digits: int) -> str:
     head = [title, *(f"{size:,}" for size in sizes), "exponent", "at the end"]
-    return report.table(head, [c.row(sizes, digits) for c in curves])
+    return report.table(head, [row(c, sizes, digits) for c in curves])
 
 
 def main(arguments: list[str]) -> None:

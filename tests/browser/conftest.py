@@ -38,7 +38,10 @@ def absent(reason: str) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A Chromium without a window."""
-    program = next((path for name in NAMES if (path := shutil.which(name))), None)
+    named = os.environ.get("CHROMIUM")
+    program = next(
+        (path for name in (named, *NAMES) if name and (path := shutil.which(name))), None
+    )
     if program is None:
         absent("no Chromium on the path: apt-get install chromium")
     try:

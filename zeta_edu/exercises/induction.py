@@ -4,26 +4,19 @@ import torch
 from torch import Tensor
 
 from zeta_edu.exercises.exercise import Arguments, Exercise, Mistake
+from zeta_edu.exercises.weights import causal_weights, even_weights
 
 LESSON = "12 a model learns to copy"
-
-
-def _weights(heads: int, n: int, seed: int) -> Tensor:
-    """Causal weights (head, n, n) whose rows sum to 1."""
-    scores = torch.randn(heads, n, n, generator=torch.Generator().manual_seed(seed))
-    return scores.masked_fill(~torch.ones(n, n).tril().bool(), -torch.inf).softmax(dim=-1)
-
-
-def _even(n: int) -> Tensor:
-    """Weights of one head that looks everywhere alike."""
-    return (torch.ones(n, n).tril() / torch.arange(1.0, n + 1)[:, None])[None]
 
 
 # The letter two places before.
 
 
 def _tables() -> list[Arguments]:
-    return [{"weights": w} for w in (_even(3), _weights(2, 5, seed=1), _weights(3, 9, seed=2))]
+    return [
+        {"weights": w}
+        for w in (even_weights(3), causal_weights(2, 5, seed=1), causal_weights(3, 9, seed=2))
+    ]
 
 
 def _back(weights: Tensor, steps: int) -> Tensor:
@@ -74,9 +67,9 @@ TWO_BEFORE = Exercise(
 
 def _tables_and_letters() -> list[Arguments]:
     return [
-        {"weights": _even(3), "tokens": torch.tensor([4, 7, 4])},
-        {"weights": _weights(2, 5, seed=3), "tokens": torch.tensor([1, 2, 1, 1, 3])},
-        {"weights": _weights(3, 8, seed=4), "tokens": torch.tensor([5, 0, 5, 0, 0, 2, 5, 2])},
+        {"weights": even_weights(3), "tokens": torch.tensor([4, 7, 4])},
+        {"weights": causal_weights(2, 5, seed=3), "tokens": torch.tensor([1, 2, 1, 1, 3])},
+        {"weights": causal_weights(3, 8, seed=4), "tokens": torch.tensor([5, 0, 5, 0, 0, 2, 5, 2])},
     ]
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from zeta_edu.exercises.exercise import Arguments, Exercise, Mistake
+from zeta_edu.exercises.weights import causal_weights, even_weights
 
 LESSON = "13 longer than it was trained on"
 
@@ -79,22 +80,11 @@ STRETCHES = Exercise(
 TRAINED = 4  # characters of a piece, as the task says
 
 
-def _weights(heads: int, n: int, seed: int) -> Tensor:
-    """Causal weights (head, n, n) whose rows sum to 1."""
-    scores = torch.randn(heads, n, n, generator=torch.Generator().manual_seed(seed))
-    return scores.masked_fill(~torch.ones(n, n).tril().bool(), -torch.inf).softmax(dim=-1)
-
-
-def _even(n: int) -> Tensor:
-    """Weights of one head that looks everywhere alike."""
-    return (torch.ones(n, n).tril() / torch.arange(1.0, n + 1)[:, None])[None]
-
-
 def _tables() -> list[Arguments]:
     return [
-        {"weights": _even(6)},
-        {"weights": _weights(2, 9, seed=1)},
-        {"weights": _weights(3, 13, seed=2)},
+        {"weights": even_weights(6)},
+        {"weights": causal_weights(2, 9, seed=1)},
+        {"weights": causal_weights(3, 13, seed=2)},
     ]
 
 
