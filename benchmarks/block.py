@@ -57,9 +57,9 @@ def work(module: nn.Module, x: torch.Tensor, mode: str) -> Work:
         x = x.clone().requires_grad_()
 
         def once() -> object:
-            module.zero_grad()
-            x.grad = None
             module(x).backward(gradient)
+            module.zero_grad()  # here, so that each run begins and ends with no gradient kept
+            x.grad = None
             return None
 
     return once
@@ -128,8 +128,8 @@ def weighed(dim: int) -> str:
     for dtype, mode in itertools.product(DTYPES, MODES):
         x = torch.randn(1, MEMORY_AT, dim).to(dtype)
         todo = {name: work(module, x, mode) for name, module in modules(dim, dtype).items()}
-        if seconds(todo["floor, flash"]) < LONGEST / 5:  # it is run many times
-            peaks = {name: peak_bytes(once, times=3) for name, once in todo.items()}
+        if seconds(todo["floor, flash"]) < LONGEST:
+            peaks = {name: peak_bytes(once) for name, once in todo.items()}
             ratios = {name: peak / peaks["floor, flash"] for name, peak in peaks.items()}
             columns[label(dtype, mode)] = ratios
             print("memory", dim, dtype, mode, ratios, flush=True)

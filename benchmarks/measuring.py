@@ -8,7 +8,6 @@ round, so that a slow moment meets all of them; what is reported is the median o
 import gc
 import os
 import random
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -65,19 +64,13 @@ def quartiles(times: Sequence[float]) -> Times:
     return Times(float(median), float(low), float(high))
 
 
-def peak_bytes(once: Work, times: int = 5) -> int:
+def peak_bytes(once: Work) -> int:
     """The most bytes of tensors that a piece of work holds at a time, beyond what was there.
 
-    Counted from torch's own record of every allocation and release on the CPU. The first record
-    of a process counts too much, and others miss an event now and then: the first is not used,
-    and the median of the others is taken.
+    Counted from torch's own record of every allocation and release on the CPU. The work must leave
+    nothing behind: what an earlier run left and this one releases would come off its peak.
     """
     once()  # tables and masks that are kept are there from now on
-    _recorded_peak(once)
-    return statistics.median_low([_recorded_peak(once) for _ in range(times)])
-
-
-def _recorded_peak(once: Work) -> int:
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         once()

@@ -62,7 +62,7 @@ def milliseconds(once: Work) -> float:
 
 
 def megabytes(once: Work) -> float:
-    return peak_bytes(once, times=3) / 1e6
+    return peak_bytes(once) / 1e6
 
 
 def curve(

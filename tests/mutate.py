@@ -32,6 +32,7 @@ TESTS = {
     "torch_citizen memory | compile recording",
     "attention": "attention attention_parts attention_kernels causal_mask modes block "
     "block_properties recording torch_citizen long | compile",
+    "masks": "causal_mask attention attention_parts attention_kernels torch_citizen | compile",
     "rotary": "rotary positions errors_of_parts modes block cache torch_citizen long | compile",
     "norm": "norm errors_of_parts block oracles",
     "feedforward": "feedforward block errors_of_parts memory",

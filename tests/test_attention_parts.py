@@ -1,5 +1,6 @@
 """Long sequences are attended to a few queries at a time: the same numbers in bounded memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,13 +40,16 @@ def test_parts_give_what_the_whole_gives(
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """How many queries and keys each part has, noted while attention works."""
     noted: list[tuple[int, int]] = []
-    original = attention.visible_keys
 
-    def spy(queries: int, keys: int, *rest: Any) -> Tensor | None:
-        noted.append((queries, keys))
-        return original(queries, keys, *rest)
+    def noting(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def spy(queries: Tensor, keys: Tensor, values: Tensor, **options: Any) -> Tensor:
+            noted.append((queries.shape[2], keys.shape[2]))
+            return original(queries, keys, values, **options)
 
-    monkeypatch.setattr(attention, "visible_keys", spy)
+        return spy
+
+    for name in ("regular_attention", "flash_attention"):
+        monkeypatch.setattr(attention, name, noting(getattr(attention, name)))
     return noted
 
 
@@ -84,6 +88,29 @@ def test_flash_attention_takes_64_queries_at_once_however_many_keys_there_are(
     q, k, v = queries_keys_values(1, 1, 1, 100, 100, 2)
     Attend(1.0, True, 0.0, True, None)(q, k, v, torch.ones(1, 100, dtype=torch.bool))
     assert sizes == [(64, 64), (36, 100)]
+
+
+def test_flash_takes_256_queries_at_once_after_a_first_window_and_with_a_cache(
+    sizes: list[tuple[int, int]],
+):
+    q, k, v = queries_keys_values(1, 2, 1, 600, 600, 2)
+    Attend(1.0, True, 0.0, True, 20)(q, k, v)  # windows of 16 * 20
+    assert sizes == [(320, 320), (256, 576), (24, 600)]
+    sizes.clear()
+    Attend(1.0, True, 0.0, True, 512)(q[:, :, -300:], k, v)
+    assert sizes == [(256, 556), (44, 600)]
+
+
+def test_parts_of_flash_share_one_mask(monkeypatch: pytest.MonkeyPatch):
+    given = spy_on_the_kernels(monkeypatch)
+    q, k, v = queries_keys_values(1, 2, 1, 900, 1000, 2)
+    Attend(1.0, True, 0.0, True, None)(q, k, v)
+    masks = [options["attn_mask"] for options in given]
+    assert [mask.shape for mask in masks] == [(256, 356), (256, 612), (256, 868), (132, 1000)]
+    assert len({mask.untyped_storage().data_ptr() for mask in masks[1:]}) <= 2  # it grows once
+    again = spy_on_the_kernels(monkeypatch)
+    Attend(1.0, True, 0.0, True, None)(q, k, v)
+    assert len({options["attn_mask"].untyped_storage().data_ptr() for options in again}) == 1
 
 
 def test_flash_without_a_mask_needs_no_mask(monkeypatch: pytest.MonkeyPatch):

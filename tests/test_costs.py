@@ -65,6 +65,24 @@ def test_a_step_with_a_cache_takes_hardly_more() -> None:
     assert counts.total() <= 28, counts
 
 
+def test_a_step_reads_keys_that_heads_share_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.append((tuple(q.shape), tuple(k.shape)))
+        return kernel(q, k, v, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    block = TransformerBlock(dim=64, dim_head=8, heads=8, kv_heads=2, flash_attn=True)
+    cache, x = block.new_cache(3), torch.randn(3, 20, 64)
+    with torch.no_grad():
+        block(x, cache=cache)
+        shapes.clear()
+        block(x[:, :1], cache=cache)
+    assert shapes == [((3, 2, 4, 8), (3, 2, 21, 8))]  # four heads are four queries of one key head
+
+
 def test_backward_computes_three_products_for_each_of_forward() -> None:
     block, x = small(flash_attn=True)
     x.requires_grad_()

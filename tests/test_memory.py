@@ -17,18 +17,24 @@ def peak(module: torch.nn.Module, mode: str, n: int = N) -> int:
 
 @pytest.mark.parametrize("flash", [False, True], ids=["regular", "flash"])
 def test_without_gradients_it_peaks_below_the_matrix_products_alone(flash: bool):
-    assert peak(Ours(DIM, flash_attn=flash), "forward") < 0.97 * peak(Floor(DIM), "forward")
+    assert peak(Ours(DIM, flash_attn=flash), "forward") < 0.95 * peak(Floor(DIM), "forward")
 
 
 def test_with_gradients_it_peaks_little_above_the_matrix_products_alone():
     mode = "forward + backward"
-    assert peak(Ours(DIM, flash_attn=True), mode) < 1.3 * peak(Floor(DIM), mode)
+    assert peak(Ours(DIM, flash_attn=True), mode) < 1.15 * peak(Floor(DIM), mode)
 
 
 @pytest.mark.parametrize("mode", ["forward", "forward + backward"])
 def test_flash_needs_memory_in_proportion_to_the_length(mode: str):
     block = Ours(DIM, flash_attn=True)
     assert peak(block, mode, 2 * N) < 2.1 * peak(block, mode, N)
+
+
+@pytest.mark.parametrize("mode", ["forward", "forward + backward"])
+def test_and_so_it_does_over_several_windows_of_xpos(mode: str):
+    block = Ours(DIM, flash_attn=True, xpos_scale_base=32)  # windows of 512
+    assert peak(block, mode, 4 * N) < 4.2 * peak(block, mode, N)
 
 
 def test_regular_attention_never_holds_all_scores_without_gradients():

@@ -24,7 +24,7 @@ from tests.strategies import (
     paths,
     variants,
 )
-from zeta_edu import LoRA, TransformerBlock, attention, rotary, rotate_queries_keys
+from zeta_edu import LoRA, TransformerBlock, masks, rotary, rotate_queries_keys
 
 pytestmark = [  # torch's own affairs
     pytest.mark.filterwarnings(r"ignore:.torch\.jit\.script:DeprecationWarning"),
@@ -36,7 +36,7 @@ SMALL = {"dim": 8, "dim_head": 4, "heads": 4, "kv_heads": 2}
 
 @pytest.fixture
 def forget_tables() -> None:
-    for tables in (attention._CAUSAL, rotary._ROTARY, rotary._DECAY):
+    for tables in (masks._CAUSAL, masks._BIAS, rotary._ROTARY, rotary._DECAY):
         tables.clear()
 
 
@@ -176,7 +176,7 @@ def test_the_way_of_tracers_gives_the_same(data: st.DataObject):
     x, mask = drawn(2, n, options["dim"]), data.draw(keep_masks(2, n))
     usual, cached = block(x, mask), block.new_cache(2)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (rotary, attention):
+        for module in (rotary, masks):
             patch.setattr(module, "is_tracing", lambda: True)
             patch.setattr(module, "power_of_two", None)  # which every kept table needs
         close(block(x, mask), usual, atol=1e-12, rtol=1e-10)
@@ -192,7 +192,7 @@ def test_the_way_of_tracers_gives_the_same(data: st.DataObject):
 def test_tracers_see_one_device_and_the_same_precision(
     flash: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
-    for module in (rotary, attention):
+    for module in (rotary, masks):
         monkeypatch.setattr(module, "is_tracing", lambda: True)
     block = TransformerBlock(**SMALL, flash_attn=flash).to("meta", dtype)
     assert block(torch.empty(2, 9, 8, device="meta", dtype=dtype)).dtype == dtype
@@ -201,7 +201,7 @@ def test_tracers_see_one_device_and_the_same_precision(
         made += (rotary.key_decay(7, 3, 4, 512, torch.device(device), dtype),)
         assert {t.dtype for t in made} == {torch.float32}
         assert {t.device.type for t in made} == {device}
-        assert attention.causal_mask(2, 5, torch.device(device)).device.type == device
+        assert masks.causal_mask(2, 5, torch.device(device)).device.type == device
 
 
 @paths

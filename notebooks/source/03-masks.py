@@ -585,8 +585,9 @@ print("moved in the past:", table.triu(diagonal=1).max().item())
 # The package keeps its mask between calls, so the lengths go up and down.
 
 # %% tags=["proof"]
-from zeta_edu.attention import attention_weights, regular_attention, visible_keys
-from zeta_edu.attention import causal_mask as packaged_mask
+from zeta_edu.attention import attention_weights, regular_attention
+from zeta_edu.masks import causal_mask as packaged_mask
+from zeta_edu.masks import visible_keys
 
 cpu, largest = torch.device("cpu"), 0.0
 for few, many in ((1, 1), (3, 3), (2, 5), (1, 6), (8, 8), (150, 155), (4, 4)):  # queries, keys

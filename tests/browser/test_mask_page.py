@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.browser.screen import ViewOnScreen
-from zeta_edu.attention import attention_weights, visible_keys
+from zeta_edu.attention import attention_weights
+from zeta_edu.masks import visible_keys
 from zeta_edu.views import mask_view
 from zeta_edu.views.mask import SIDES
 

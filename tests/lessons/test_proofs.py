@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ATTENTION, ROTARY = "zeta_edu/attention.py", "zeta_edu/rotary.py"
+ATTENTION, MASKS, ROTARY = "zeta_edu/attention.py", "zeta_edu/masks.py", "zeta_edu/rotary.py"
 TILED = "zeta_edu/tiled.py"
 CACHE = "zeta_edu/cache.py"
 NORM, FEED_FORWARD, BLOCK = "zeta_edu/norm.py", "zeta_edu/feedforward.py", "zeta_edu/block.py"
@@ -43,11 +43,11 @@ CHANGES = {
         (BLOCK, '"b h n d -> b n (h d)"', '"b h n d -> b n (d h)"'),
     ],
     "03": [
-        (ATTENTION, "return places <= places[", "return places >= places["),
-        (ATTENTION, "return places <= places[", "return places < places["),
-        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
-        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (past, 0))"),
-        (ATTENTION, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
+        (MASKS, "return places <= places[", "return places >= places["),
+        (MASKS, "return places <= places[", "return places < places["),
+        (MASKS, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
+        (MASKS, "F.pad(square, (past, 0), value=True)", "F.pad(square, (past, 0))"),
+        (MASKS, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
         (ATTENTION, "return weights.masked_fill(~sees_some, 0.0)", "return weights"),
         (ATTENTION, "_hide(scores, ~visible & sees_some)", "_hide(scores, visible & sees_some)"),
         (ATTENTION, "_hide(scores, ~visible).softmax", "_hide(scores, visible).softmax"),
@@ -115,7 +115,7 @@ CHANGES = {
         (CACHE, 'for the next ones."""\n        self.length = 0', 'for the next ones."""'),
         (CACHE, "self._values.index_select(0, index)", "self._values[: len(index)]"),
         (BLOCK, "past = 0 if cache is None else cache.length", "past = 0"),
-        (ATTENTION, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
+        (MASKS, "F.pad(square, (past, 0), value=True)", "F.pad(square, (0, past), value=True)"),
         (ROTARY, "return (queries / decay[first:])", "return (queries * decay[first:])"),
     ],
     "10": [
@@ -138,19 +138,19 @@ CHANGES = {
         (BLOCK, 'tuned.add("o", self.attn_out(heads), heads)', "self.attn_out(heads)"),
         (BLOCK, "tuned = FinetuneModules(finetune_modules)", "tuned = self.finetune_modules"),
         (BLOCK, "l2_normalise(q, self.q_scale), l2", "l2_normalise(q, self.k_scale), l2"),
-        (BLOCK, "rotate(q, cos, sin), rotate(k, cos, sin)", "rotate(q, cos, sin), k"),
+        (BLOCK, "rotate(qk, cos[:, None], sin[:, None])", "rotate(qk, sin[:, None], cos[:, None])"),
         (BLOCK, "past = 0 if cache is None else cache.length", "past = 0"),
         (BLOCK, "if use_xpos and causal else None", "if use_xpos else None"),
         (BLOCK, "scale=qk_scale if qk_rmsnorm", "scale=1.0 if qk_rmsnorm"),
-        (ATTENTION, "return mixed.masked_fill(~sees_some, 0.0)", "return mixed"),
-        (ATTENTION, "mask is None and queries.shape[2] == keys.shape[2]:", "mask is None:"),
-        (ATTENTION, ": past + start + part.shape[2]]", ": start + part.shape[2]]"),
-        (ATTENTION, "apply_xpos(part, seen, past + start,", "apply_xpos(part, seen, start,"),
+        (ATTENTION, "~sees_some).masked_fill(~sees_some, 0.0)", "~sees_some)"),
+        (ATTENTION, "mask is None and new == total:", "mask is None:"),
+        (ATTENTION, "seen = keys.shape[2] - queries.shape[2]", "seen = 0"),
+        (ATTENTION, "apply_xpos(window, known, start,", "apply_xpos(window, known, 0,"),
         (ATTENTION, "self.dropout if self.training else 0.0", "self.dropout"),
         (
             ATTENTION,
-            'repeat(keys, "b kv j d -> b (kv g) j d"',
-            'repeat(keys, "b kv j d -> b (g kv) j d"',
+            'repeat(t, "b kv j d -> b (kv g) j d"',
+            'repeat(t, "b kv j d -> b (g kv) j d"',
         ),
         (ROTARY, "return (queries / decay[first:])", "return (queries * decay[first:])"),
         (CACHE, "return self.keys, self.values", "return self.keys, self.keys"),
@@ -178,12 +178,12 @@ CHANGES = {
         ),
         (ROTARY, "return (queries / decay[first:]).to", "return (queries * decay[first:]).to"),
         (ROTARY, "(keys * decay).to(keys.dtype)", "(keys / decay).to(keys.dtype)"),
-        (ATTENTION, "apply_xpos(part, seen, past + start,", "apply_xpos(part, seen, past,"),
-        (ATTENTION, "return places <= places[", "return places < places["),
-        (ATTENTION, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
+        (ATTENTION, "apply_xpos(window, known, start,", "apply_xpos(window, known, 0,"),
+        (MASKS, "return places <= places[", "return places < places["),
+        (MASKS, "if mask is None else earlier & mask", "if mask is None else earlier | mask"),
         SCALE_DROPPED,
         (BLOCK, "xpos_scale_base if use_xpos and causal else None", "xpos_scale_base"),
-        (BLOCK, "q, k = rotate(q, cos, sin), rotate(k, cos, sin)", "q = rotate(q, cos, sin)"),
+        (BLOCK, "rotate(qk, cos[:, None], sin[:, None])", "qk"),
     ],
     "14": [
         (

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from zeta_edu.attention import attention_weights, visible_keys
+from zeta_edu.attention import attention_weights
+from zeta_edu.masks import visible_keys
 from zeta_edu.views import codec, mask_view, style
 from zeta_edu.views.mask import MOST_KEYS
 

@@ -15,8 +15,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zeta_edu.attention import Attend, visible_keys
+from zeta_edu.attention import Attend
 from zeta_edu.block import TransformerBlock
+from zeta_edu.masks import visible_keys
 from zeta_edu.norm import l2_normalise
 from zeta_edu.recording import record_attention
 from zeta_edu.rotary import apply_xpos, rotary_tables, rotate, xpos_window

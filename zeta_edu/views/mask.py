@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
-from zeta_edu.attention import attention_weights, causal_mask
+from zeta_edu.attention import attention_weights
 from zeta_edu.checks import flag
+from zeta_edu.masks import causal_mask
 from zeta_edu.views import arguments, codec
 from zeta_edu.views.display import Control, View
 from zeta_edu.views.mask_figure import mask_figure

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zeta_edu.attention import attention_weights, causal_mask
+from zeta_edu.attention import attention_weights
+from zeta_edu.masks import causal_mask
 from zeta_edu.norm import l2_normalise
 
 SCALES = tuple(round(10.0 ** (step / 10 - 1), 6) for step in range(31))
