@@ -672,10 +672,11 @@ def code_of(function):
     return [line for line in lines if not line.startswith("#")]
 
 
-built_in = {"_check": "", "del ": "", "grad_enabled": "", "contiguous": ""}
+built_in = {"_check": "", "del ": "", "grad_enabled": "", "clone": ""}
 built_in |= {"_project(": "07", "fused": "07", "ff_out(": "07", "tuned": "10", "finetune": "10"}
-built_in |= {"qk_rmsnorm": "06", "l2_norm": "06", "attend(": "01 03 05 08", "rearrange": "02"}
-built_in |= {"rot": "04", "cache": "09", "return": "07"}
+built_in |= {"qk_rmsnorm": "06", "l2_norm": "06", "attend(": "01 03 05 08"}
+built_in |= {"rot": "04", "cat(": "04", "cache": "09", "return": "07"}
+built_in |= {"unflatten": "02", "transpose": "02"}
 
 # %%
 for method in (TransformerBlock.forward, TransformerBlock._project):
@@ -689,7 +690,10 @@ for method in (TransformerBlock.forward, TransformerBlock._project):
 # `self.norm` and `self.fused_attn_ff_proj` are `layer_norm` and the product with `fused`;
 # `tuned.add` is `tune`, and `l2_normalise` is `unit`.
 # The package's `mask` is your `keep`; its cache may be kept in another precision, hence `t.to`.
-# `rotary_tables` makes cosines and sines once and keeps them (lesson 04).
+# `unflatten` cuts the features into heads and `transpose` puts heads before positions: your
+# `rearrange` in two steps.
+# `rotary_tables` makes cosines and sines once and keeps them (lesson 04); queries and keys are
+# turned by them in one go, as `qk`.
 # `self.attend` is `attend`: masks, xPos, and the mix, with or without flash.
 # It takes many queries in parts, with an origin for each window (lesson 05).
 # `self.ff_out` is SwiGLU, a dropout, and the last matrix.
@@ -816,10 +820,10 @@ print("what it was given is still there:", torch.equal(given, before))
 # %% [markdown]
 # This is safe only because nobody looks at that slice again; if a hook listens to the projection,
 # `_overwritable` hands over a copy.
-# Then `del` gives up the name `ff`.
-# Queries and keys are new tensors once they are turned, but the values are still a slice of the
-# projection, and a slice keeps the whole memory alive.
-# So `contiguous` copies them, and the projection can go before attention begins.
+# After that only queries, keys and values are needed, the small part of the projection.
+# But they are slices of it, and a slice keeps the whole memory alive.
+# So `cat` and `clone` copy them, `del` gives up the names of the slices, and the projection is gone
+# before anything is turned.
 
 # %% [markdown]
 # ## A model of blocks
