@@ -38,9 +38,9 @@ CHANGES = {
         WRONG_AXIS,
         KEYS_AND_VALUES,
         (ATTENTION, '"b (kv g) i d -> b kv (g i) d"', '"b (g kv) i d -> b kv (g i) d"'),
-        (BLOCK, '"b n (h d) -> b h n d"', '"b n (d h) -> b h n d"'),
-        (BLOCK, '"b n (kv d) -> b kv n d"', '"b n (d kv) -> b kv n d"'),
-        (BLOCK, '"b h n d -> b n (h d)"', '"b h n d -> b n (d h)"'),
+        (BLOCK, "(-1, self.dim_head)) for t", "(self.dim_head, -1)).mT for t"),
+        (BLOCK, "torch.cat((q, k), dim=2)", "torch.cat((q.flip(2), k), dim=2)"),
+        (BLOCK, "transpose(1, 2).flatten(2)", "permute(0, 2, 3, 1).flatten(2)"),
     ],
     "03": [
         (MASKS, "return places <= places[", "return places >= places["),
