@@ -29,8 +29,8 @@ POSITIONS = (128, 512, 2048, 4096, 8192, 16_384)
 MODES = ("forward", "forward + backward")
 PICTURE = (
     "Time and memory against length, and a cached step against its position, on logarithmic axes. "
-    "In inference memory is a straight line of slope 1; with gradients it steps up beyond 8,192 "
-    "positions, where xPos begins a second window of queries."
+    "Memory with flash attention is a straight line of slope 1, with gradients as soon as it "
+    "outgrows those of the weights."
 )
 
 

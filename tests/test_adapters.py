@@ -42,7 +42,7 @@ def stir(model: nn.Module, name: str = "default", seed: int = 0) -> None:
     """Give the adapter of that name an effect."""
     torch.manual_seed(seed)
     for path, parameter in model.named_parameters():
-        if path.endswith(f"{name}.B"):
+        if path.endswith((f"{name}.B", f"{name}.R")):
             nn.init.normal_(parameter)
 
 
@@ -117,11 +117,15 @@ def test_adapters_have_names_and_can_be_switched():
     assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05)]
 )
-def test_merging_keeps_the_output_and_unmerging_the_weights(dtype: torch.dtype, tolerance: float):
-    model, x = add_lora(Stack(), rank=2).to(dtype), drawn(2, 5, 6).to(dtype)
+def test_merging_keeps_the_output_and_unmerging_the_weights(
+    dtype: torch.dtype, tolerance: float, small: bool
+):
+    model = add_lora(Stack(), rank=2, small=small).to(dtype)
+    x = drawn(2, 5, 6).to(dtype)
     stir(model)
     before, expected = copy.deepcopy(model.state_dict()), model(x)
     assert merge_lora(model) is model

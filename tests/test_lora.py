@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.strategies import drawn, explore
 from zeta_edu import LoRA
-from zeta_edu.lora import FinetuneModules
+from zeta_edu.lora import FinetuneModules, SmallLoRA
 
 close = torch.testing.assert_close
 
@@ -118,3 +118,37 @@ def test_what_a_module_gives_must_fit(result: Any, error: type[Exception], messa
     places = FinetuneModules([None, None, lambda _: result, None])
     with pytest.raises(error, match=message):
         places.add("v", torch.ones(2, 3), torch.ones(2, 5))
+
+
+def test_a_small_update_lies_between_the_first_directions_of_its_weight():
+    weight, x = drawn(5, 7), drawn(2, 3, 7)
+    small = SmallLoRA(weight, rank=2, alpha=6)
+    assert not small(x).any()
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    best = left[:, :2] @ values[:2].diag() @ right[:2]  # the nearest matrix of rank 2
+    close((small.A @ small.B).T, best)
+    close(small.A.T @ small.A, torch.eye(2).double())
+    nn.init.normal_(small.R)
+    thin, wide = small.factors()
+    close(small(x), x @ small.A @ small.R @ small.B * 3)
+    close(small(x), x @ thin @ wide * 3)
+
+
+def test_the_directions_do_not_depend_on_signs_that_a_library_chooses():
+    weight = drawn(6, 4)
+    small, turned = SmallLoRA(weight, rank=3), SmallLoRA(weight.flip(0), rank=3)
+    close(turned.A, small.A)
+    close(turned.B.flip(1), small.B)
+    assert (small.A.amax(dim=0) >= -small.A.amin(dim=0)).all()
+
+
+def test_a_small_update_learns_rank_squared_numbers():
+    small = SmallLoRA(torch.randn(300, 200))
+    assert {name: p.numel() for name, p in small.named_parameters()} == {"R": 64}
+    small(torch.randn(4, 200)).square().sum().backward()
+    assert small.R.grad is not None
+    for rank, message in ((5, "at most 4, the smaller side of the weight"), (0, "positive")):
+        with pytest.raises(ValueError, match=f"rank must be .*{message}"):
+            SmallLoRA(torch.randn(4, 9), rank)
+    with pytest.raises(ValueError, match="weight must be a floating-point tensor"):
+        SmallLoRA(torch.randn(4))

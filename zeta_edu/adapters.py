@@ -1,14 +1,15 @@
 """LoRA adapters on whole models: add, switch, merge into the weights and out again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from zeta_edu.block import TransformerBlock
-from zeta_edu.lora import Adapters, FinetuneModules, LoRA
+from zeta_edu.checks import flag
+from zeta_edu.lora import Adapters, FinetuneModules, LoRA, SmallLoRA
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -21,6 +22,7 @@ def add_lora(
     *,
     dropout: float = 0.0,
     name: str = "default",
+    small: bool = False,
 ) -> Model:
     """Give every block of a model a new adapter, and leave nothing else trainable.
 
@@ -31,6 +33,7 @@ def add_lora(
         targets: which of "q", "k", "v" and "o" are updated.
         dropout: probability that an input feature of an update is dropped in training.
         name: of the adapter. The new one becomes the active one.
+        small: learn only a (rank, rank) matrix for each target, as `SmallLoRA` does.
 
     Returns:
         The same model.
@@ -47,8 +50,11 @@ def add_lora(
     """
     targets, blocks = check_targets(targets), _blocks(model).values()
     _check_free(model, targets, name)
+    kind = SmallLoRA if flag("small", small) else _of_the_shape
     loras = [
-        _new_lora(block, target, rank, alpha, dropout) for block in blocks for target in targets
+        _new_lora(kind, block, target, rank, alpha, dropout)
+        for block in blocks
+        for target in targets
     ]
     for (block, target), lora in zip(product(blocks, targets), loras, strict=True):
         if getattr(block.finetune_modules, target) is None:
@@ -63,10 +69,10 @@ def lora_names(model: nn.Module) -> list[str]:
     return sorted({name for _, _, place in _places(model) for name in place})
 
 
-def lora_places(model: nn.Module, targets: Sequence[str]) -> dict[str, torch.Size]:
-    """Return the paths in a model where adapters may be, with the shape (out, in) of the weight."""
+def lora_places(model: nn.Module, targets: Sequence[str]) -> dict[str, Tensor]:
+    """Return the paths in a model where adapters may be, with the weight (out, in) there."""
     return {
-        f"{path}.{target}".removeprefix("."): _target_weight(block, target).shape
+        f"{path}.{target}".removeprefix("."): _target_weight(block, target)
         for path, block in _blocks(model).items()
         for target in targets
     }
@@ -180,17 +186,25 @@ def _shift(block: TransformerBlock, target: str, place: Adapters, sign: int) -> 
     """Add `sign` times the active update of a place to the rows of the weight that it updates."""
     lora, weight = place.active_lora(), _target_weight(block, target)
     precise = torch.promote_types(weight.dtype, torch.float32)
-    update = (lora.A.to(precise) @ lora.B.to(precise)).T * lora.scale
+    thin, wide = (factor.to(precise) for factor in lora.factors())
+    update = (thin @ wide).T * lora.scale
     weight.copy_(weight.to(precise) + sign * update)
 
 
 def _new_lora(
-    block: TransformerBlock, target: str, rank: int, alpha: float | None, dropout: float
+    kind: Callable[..., LoRA],
+    block: TransformerBlock,
+    target: str,
+    *settings: Any,
 ) -> LoRA:
     weight = _target_weight(block, target)
-    dim_out, dim = weight.shape
-    lora = LoRA(dim, dim_out, rank, alpha, dropout).to(weight.device, weight.dtype)
+    lora = kind(weight, *settings).to(weight.device, weight.dtype)
     return lora.train(block.training)
+
+
+def _of_the_shape(weight: Tensor, *settings: Any) -> LoRA:
+    dim_out, dim = weight.shape
+    return LoRA(dim, dim_out, *settings)
 
 
 def _target_weight(block: TransformerBlock, target: str) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zeta_edu.checks import input_of, number, positive_integer, probability
+from zeta_edu.checks import floating_tensor, input_of, number, positive_integer, probability
 
 Finetune = Callable[[Tensor], Tensor] | None
 
@@ -38,6 +38,9 @@ class LoRA(nn.Module):
     tensor(0., grad_fn=<MaxBackward1>)
     """
 
+    A: Tensor
+    B: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -59,6 +62,80 @@ class LoRA(nn.Module):
         """Return the update to add to the frozen projection of `x`."""
         input_of("x", x, self.A, "... dim", len(self.A))
         return (self.dropout(x) @ self.A) @ self.B * self.scale
+
+    def factors(self) -> tuple[Float[Tensor, "dim rank"], Float[Tensor, "rank dim_out"]]:
+        """Return two thin matrices whose product, times `scale`, is the update."""
+        return self.A, self.B
+
+
+class SmallLoRA(LoRA):
+    """An update between fixed directions of the weight itself: x . A . R . B . alpha / rank.
+
+    A and B are not learned: they hold the weight's first singular vectors, those in and those out,
+    the latter times their singular values. Learned is the small matrix R between them alone, zero
+    at the start: 64 numbers at rank 8, whatever the size of the weight.
+
+    Args:
+        weight: (dim_out, dim), the frozen weight that is updated.
+        rank: inner features of the update, at most the smaller side of the weight.
+        alpha: strength of the update; `rank` when None.
+        dropout: probability that an input feature is dropped in training.
+
+    Shapes:
+        (..., dim) -> (..., dim_out); `R` (rank, rank)
+
+    Raises:
+        TypeError, ValueError: an argument is not of the kind above.
+
+    Source: Balazy et al. 2024, "LoRA-XS" (arXiv:2405.17604), section 3.
+
+    >>> update = SmallLoRA(torch.randn(4, 8), rank=2)
+    >>> [(name, tuple(p.shape)) for name, p in update.named_parameters()]
+    [('R', (2, 2))]
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "dim_out dim"],
+        rank: int = 8,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+    ):
+        dim_out, dim = floating_tensor("weight", weight, "dim_out dim").shape
+        super().__init__(dim, dim_out, rank, alpha, dropout)
+        if rank > min(dim_out, dim):
+            raise ValueError(
+                f"rank must be at most {min(dim_out, dim)}, the smaller side of the weight "
+                f"{(dim_out, dim)}, got {rank}"
+            )
+        del self.A, self.B
+        into, out = _first_directions(weight.detach(), rank)
+        self.register_buffer("A", into)
+        self.register_buffer("B", out)
+        self.R = nn.Parameter(weight.new_zeros(rank, rank))
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
+        """Return the update to add to the frozen projection of `x`."""
+        input_of("x", x, self.R, "... dim", len(self.A))
+        return ((self.dropout(x) @ self.A) @ self.R) @ self.B * self.scale
+
+    def factors(self) -> tuple[Float[Tensor, "dim rank"], Float[Tensor, "rank dim_out"]]:
+        """Return A . R, in at least float32, and B."""
+        precise = torch.promote_types(self.A.dtype, torch.float32)
+        return self.A.to(precise) @ self.R.to(precise), self.B
+
+
+def _first_directions(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The first singular vectors, (dim, rank) and (rank, dim_out), the second times their values.
+
+    In float64, and each pair with the sign that makes the largest entry of the first positive, so
+    that another machine finds the same.
+    """
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    into = right[:rank].T  # (dim, rank)
+    signs = into.gather(0, into.abs().argmax(dim=0, keepdim=True)).sign()  # (1, rank)
+    out = (left[:, :rank] * values[:rank] * signs).T
+    return (into * signs).to(weight.dtype), out.to(weight.dtype)
 
 
 class Adapters(nn.ModuleDict):

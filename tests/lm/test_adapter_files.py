@@ -34,12 +34,15 @@ def adapted(name: str = "default", seed: int = 1, **options: Any) -> Transformer
     model = add_lora(language_model(), name=name, **{"rank": 2, "alpha": 5, **options})
     torch.manual_seed(seed)
     for path, parameter in model.named_parameters():
-        if path.endswith(".B"):
+        if path.endswith((".B", ".R")):
             nn.init.normal_(parameter)
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"targets": ("q", "v")}, {"rank": 3, "alpha": None}])
+OPTIONS = [{}, {"targets": ("q", "v")}, {"rank": 3, "alpha": None}, {"small": True}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_a_saved_adapter_comes_back_whole(tmp_path: Path, options: dict[str, Any]):
     model, path = adapted(dropout=0.25, **options), tmp_path / "mine.safetensors"
     save_lora(model, path)
@@ -60,6 +63,28 @@ def test_a_file_holds_the_adapter_alone(tmp_path: Path):
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert path.stat().st_size < 4 * numbers + 4_000
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
+
+
+def test_a_small_adapter_is_a_small_file(tmp_path: Path):
+    wide = language_model(dim=192, depth=6, dim_head=32, heads=6)
+    save_lora(add_lora(wide, rank=8, small=True), tmp_path / "small", dtype=torch.float16)
+    assert (tmp_path / "small").stat().st_size < 6_000
+    merged = merge_lora(adapted(small=True))
+    save_lora(merged, tmp_path / "merged")
+    close(load_lora(language_model(), tmp_path / "merged")(TOKENS), merged(TOKENS))
+
+
+def test_a_small_adapter_for_other_weights_is_refused(tmp_path: Path):
+    save_lora(adapted(small=True), tmp_path / "mine")
+    other = language_model(seed=5)
+    names = list(other.state_dict())
+    with pytest.raises(ValueError, match="mine' was made for a model of this shape with other"):
+        load_lora(other, tmp_path / "mine")
+    assert list(other.state_dict()) == names
+    for changed in ({"small": True, "strength": "much"}, {"small": 1}, {"small": True}):
+        rewritten(tmp_path / "mine", {}, adapter=described(**changed))
+        with pytest.raises(ValueError, match="describes no adapter"):
+            load_lora(language_model(), tmp_path / "mine")
 
 
 def test_several_adapters_are_saved_by_name(tmp_path: Path):

@@ -309,12 +309,13 @@ def test_an_adapter_is_trained_saved_and_put_on(folder, capsys):
     assert difference.abs().max() > 1e-4
 
 
-def test_a_stopped_finetuning_goes_on(folder):
+@pytest.mark.parametrize("options", ["", "--small --rank 4"])
+def test_a_stopped_finetuning_goes_on(folder, options):
     train()
-    finetune("--out unbroken")
+    finetune(f"--out unbroken {options}")
     with interrupted_at_step_6():
-        finetune(expect=130)
-    finetune("--resume")
+        finetune(options, expect=130)
+    finetune(f"--resume {options}")
     tuned, unbroken = (
         load_file(folder / out / "adapter.safetensors") for out in ("tuned", "unbroken")
     )
@@ -324,12 +325,25 @@ def test_a_stopped_finetuning_goes_on(folder):
     finetune("--resume --model other", expect=2)
 
 
+def test_a_small_adapter_is_put_on_like_any_other(folder, capsys):
+    train()
+    finetune("--small --rank 4 --lr 0.03")
+    said = capsys.readouterr().out
+    assert re.search(r"\n128 numbers to train", said)  # 4 targets of 2 blocks, 16 each
+    assert main(shlex.split("generate x --model out --adapter tuned --max-tokens 4")) == 0
+    train("--out other --seed 3")
+    capsys.readouterr()
+    assert main(shlex.split("generate x --model other --adapter tuned")) == 2
+    assert "with other weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ("--model nowhere", "no model named 'nowhere'"),
         ("--text nowhere", "no file or folder at text path"),
         ("--rank 0", "rank must be a positive integer"),
+        ("--small --rank 99", "rank must be at most"),
         ("--targets q,x", "targets must be some of"),
         ("--resume", "nothing to resume"),
     ],

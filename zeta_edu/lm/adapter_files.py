@@ -1,7 +1,7 @@
 """LoRA adapters as files of their own: a few kilobytes beside a model they can be put back on."""
 
 import json
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from zeta_edu.adapters import (
     lora_names,
     lora_places,
 )
-from zeta_edu.checks import existing_file
+from zeta_edu.checks import existing_file, flag, number
 from zeta_edu.lm import parallel
 from zeta_edu.lm.checkpoints import check_tensors, read_tensors
 from zeta_edu.lm.files import write_atomically
-from zeta_edu.lora import LoRA
+from zeta_edu.lora import LoRA, SmallLoRA
 
 FORMAT = "zeta_edu.LoRA"
 ADAPTER = "adapter.safetensors"  # its name in a folder of its own
@@ -62,9 +62,9 @@ def save_lora(
     if not loras:
         raise ValueError(f"name must be one of the adapters {lora_names(model)}, got {name!r}")
     tensors = {
-        f"{place}.{part}": parallel.whole(getattr(lora, part).detach()).cpu().contiguous()
+        f"{place}.{part}": parallel.whole(learned.detach()).cpu().contiguous()
         for place, lora in loras.items()
-        for part in ("A", "B")
+        for part, learned in lora.named_parameters()
     }
     if not parallel.is_first():
         return
@@ -73,11 +73,13 @@ def save_lora(
         if not tensor.isfinite().all():
             raise ValueError(f"adapter {name!r} is not finite at {place!r}; nothing was saved")
     lora = next(iter(loras.values()))
-    settings = {
+    settings: dict[str, Any] = {
         "alpha": lora.scale * lora.A.shape[1],
         "dropout": lora.dropout.p,
         "targets": sorted({place.rpartition(".")[2] for place in loras}, key="qkvo".index),
     }
+    if isinstance(lora, SmallLoRA):
+        settings |= {"small": True, "strength": _strength(lora)}
     texts = {"format": FORMAT, "adapter": json.dumps(settings)}
     write_atomically(path, safetensors_bytes(tensors, texts))
 
@@ -113,16 +115,22 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
     path = existing_file("path", Path(path) / ADAPTER if folder else path)
     tensors, texts = read_tensors(path)
     settings = _settings(texts, path)
-    ranks = {t.shape[1] for place, t in tensors.items() if place.endswith(".A") and t.ndim == 2}
+    last = ".R" if settings["small"] else ".A"
+    ranks = {t.shape[1] for place, t in tensors.items() if place.endswith(last) and t.ndim == 2}
     if len(ranks) != 1:
         raise ValueError(f"{str(path)!r} must hold updates of one rank, got {sorted(ranks)}")
-    rank = ranks.pop()
-    check_tensors(tensors, _expected(model, settings["targets"], rank), path)
+    rank, strength = ranks.pop(), settings.pop("strength")
+    check_tensors(tensors, _expected(model, settings, rank), path)
+    if settings["small"]:
+        first = next(iter(lora_places(model, settings["targets"]).values()))
+        if not math.isclose(strength, _strength(SmallLoRA(first, rank)), rel_tol=1e-3):
+            raise ValueError(f"{str(path)!r} was made for a model of this shape with other weights")
     add_lora(model, rank, name=name, **settings)
+    loras = adapter_modules(model, name)
     with torch.no_grad():
-        for place, lora in adapter_modules(model, name).items():
-            lora.A.copy_(tensors[f"{place}.A"])
-            lora.B.copy_(tensors[f"{place}.B"])
+        for place, lora in loras.items():
+            for part, learned in lora.named_parameters():
+                learned.copy_(tensors[f"{place}.{part}"])
     return model
 
 
@@ -134,15 +142,25 @@ def _settings(texts: dict[str, str], path: Path) -> dict[str, Any]:
         settings = json.loads(texts["adapter"])
         LoRA(1, 1, 1, settings["alpha"], settings["dropout"])
         check_targets(settings["targets"])
+        small = flag("small", settings.get("small", False))
+        strength = number("strength", settings["strength"]) if small else 0.0
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} describes no adapter: {error!r}") from None
-    return {name: settings[name] for name in ("alpha", "dropout", "targets")}
+    known = {name: settings[name] for name in ("alpha", "dropout", "targets")}
+    return known | {"small": small, "strength": strength}
 
 
-def _expected(model: nn.Module, targets: Sequence[str], rank: int) -> dict[str, Tensor]:
+def _expected(model: nn.Module, settings: dict[str, Any], rank: int) -> dict[str, Tensor]:
     """Return empty tensors of the names and shapes that an adapter of this model has."""
     expected = {}
-    for place, (dim_out, dim) in lora_places(model, targets).items():
-        expected[f"{place}.A"] = torch.empty(dim, rank, device="meta")
-        expected[f"{place}.B"] = torch.empty(rank, dim_out, device="meta")
+    for place, weight in lora_places(model, settings["targets"]).items():
+        dim_out, dim = weight.shape
+        shapes = {"A": (dim, rank), "B": (rank, dim_out)}
+        for part, shape in {"R": (rank, rank)}.items() if settings["small"] else shapes.items():
+            expected[f"{place}.{part}"] = torch.empty(shape, device="meta")
     return expected
+
+
+def _strength(lora: SmallLoRA) -> float:
+    """The norm of the weight's first directions: between others, R means nothing."""
+    return float(f"{lora.B.double().norm().item():.5g}")

@@ -74,9 +74,14 @@ def _add_finetune(subparsers: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--rank", type=int, default=8, help="inner features of its updates")
+    adapter.add_argument(
+        "--small",
+        action="store_true",
+        help="learn one rank x rank matrix a target (LoRA-XS): a few kB, on q,k,v,o",
+    )
     adapter.add_argument("--alpha", type=float, help="strength of its updates; the rank if absent")
     adapter.add_argument(
-        "--targets", type=_targets, default=["q", "v"], help="which of q,k,v,o are updated"
+        "--targets", type=_targets, help="which of q,k,v,o are updated; q,v if absent"
     )
     adapter.add_argument("--dropout", type=float, default=0.0, help="of the adapter's inputs")
     _add_training(parser.add_argument_group("training"), steps=300, length=256, lr=1e-2, warmup=20)

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.options import Progress, TrainingOptions
 from zeta_edu.lm.tokenizer import Tokenizer
 from zeta_edu.lm.training import train
+from zeta_edu.lora import FinetuneModules
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"this training was begun on {text.origin!r}, not {arguments.text!r}")
     model.to(arguments.device)
     before = _bits(model, text, options)
-    add_lora(model, arguments.rank, arguments.alpha, arguments.targets, dropout=arguments.dropout)
+    add_lora(
+        model,
+        arguments.rank,
+        arguments.alpha,
+        _targets(arguments),
+        dropout=arguments.dropout,
+        small=arguments.small,
+    )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parallel.say(
         f"{text.training.files} files to train on ({len(text.training.tokens):,} tokens), "
@@ -59,6 +68,10 @@ def _prepare(arguments: argparse.Namespace, tokenizer: Tokenizer) -> bool:
     return any(parallel.gather(resume))
 
 
+def _targets(arguments: argparse.Namespace) -> Sequence[str]:
+    return arguments.targets or (FinetuneModules.NAMES if arguments.small else ("q", "v"))
+
+
 def _bits(model: TransformerLM, text: Corpus, options: TrainingOptions) -> float:
     """Return what a byte of the validation text costs the model, in bits."""
     tokens = text.validation.tokens
@@ -73,7 +86,8 @@ def _train(
     text: Corpus,
     resume: bool,
 ) -> Progress:
-    adapter = {name: getattr(arguments, name) for name in ("rank", "alpha", "targets", "dropout")}
+    adapter = {name: getattr(arguments, name) for name in ("rank", "alpha", "dropout", "small")}
+    adapter["targets"] = _targets(arguments)
     with running.reporting(arguments) as report:
         return train(
             model,

@@ -195,7 +195,7 @@ def lora_view(weight: Any, adapter: Any, *, alpha: float | None = None) -> LoRAV
 def _matrices(adapter: Any) -> tuple[np.ndarray, np.ndarray, float]:
     """A, B and alpha of an adapter."""
     if isinstance(adapter, LoRA):
-        a, b = (arguments.numbers("adapter", part, "in out") for part in (adapter.A, adapter.B))
+        a, b = (arguments.numbers("adapter", part, "in out") for part in adapter.factors())
         return a, b, adapter.scale * a.shape[1]
     if not isinstance(adapter, tuple | list) or len(adapter) != 2:
         kind = type(adapter).__name__
