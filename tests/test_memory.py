@@ -22,7 +22,7 @@ def test_without_gradients_it_peaks_below_the_matrix_products_alone(flash: bool)
 
 def test_with_gradients_it_peaks_little_above_the_matrix_products_alone():
     mode = "forward + backward"
-    assert peak(Ours(DIM, flash_attn=True), mode) < 1.15 * peak(Floor(DIM), mode)
+    assert peak(Ours(DIM, flash_attn=True), mode) < 1.2 * peak(Floor(DIM), mode)
 
 
 @pytest.mark.parametrize("mode", ["forward", "forward + backward"])

@@ -155,7 +155,7 @@ CHANGES = {
         (ROTARY, "return (queries / decay[first:])", "return (queries * decay[first:])"),
         (CACHE, "return self.keys, self.values", "return self.keys, self.keys"),
         (FEED_FORWARD, "value.mul_(F.silu(gate, inplace=True))", "gate.mul_(F.silu(value))"),
-        (FEED_FORWARD, "by_gate = gradient * value\n", "by_gate = gradient * gate\n"),
+        (FEED_FORWARD, "torch.mul(gradient, value, out", "torch.mul(gradient, gate, out"),
         (LORA, "return projected + update", "return projected - update"),
         (NORM, "F.layer_norm(x, self.gamma.shape, self.gamma)", "F.rms_norm(x, self.gamma.shape)"),
     ],
