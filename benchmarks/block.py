@@ -1,7 +1,8 @@
 """The block against the floor under it and against the blocks of other packages.
 
-    python -m benchmarks block              every size: about an hour
-    python -m benchmarks block 512          those of one dim
+    python -m benchmarks block                  every size: about two hours
+    python -m benchmarks block 512              those of one dim
+    python -m benchmarks block 512 float32      and one precision: a quarter of an hour
 
 Forward (inference mode) and forward + backward, in float32 and bfloat16, in processor time of one
 thread; and the peak of the memory that tensors take. Every figure is a multiple of the floor: the
@@ -30,7 +31,7 @@ CANDIDATES = FLOORS | OURS | PEERS
 MEMORY_AT = 2048
 LONGEST = 5.0  # seconds a floor may take
 PICTURE = (
-    "Time against length in multiples of the floor, forward and forward + backward, float32: "
+    "Time against length in multiples of the floor, forward and forward + backward, {}: "
     "the block, regular and flash, beside the layers of other packages."
 )
 LEFT_OUT = f"–: left out, because the floor alone takes more than {LONGEST:.0f} s."
@@ -81,8 +82,8 @@ def cell(dim: int, dtype: torch.dtype, mode: str, n: int) -> dict[str, Times]:
     return times
 
 
-def label(dtype: torch.dtype, mode: str) -> str:
-    return f"{str(dtype).removeprefix('torch.')}, {mode}"
+def short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def seconds(once: Work) -> float:
@@ -122,18 +123,17 @@ def ratios(cells: list[dict[str, Times]]) -> dict[str, list[float]]:
     return {n: [c[n].median / floor_of(c).median for c in there] for n in names}
 
 
-def weighed(dim: int) -> str:
+def weighed(dim: int, dtype: torch.dtype) -> str:
     """A table of the peak memory at one length, in multiples of the floor's."""
     columns: dict[str, dict[str, float]] = {}
-    for dtype, mode in itertools.product(DTYPES, MODES):
+    for mode in MODES:
         x = torch.randn(1, MEMORY_AT, dim).to(dtype)
         todo = {name: work(module, x, mode) for name, module in modules(dim, dtype).items()}
         if seconds(todo["floor, flash"]) < LONGEST:
             peaks = {name: peak_bytes(once) for name, once in todo.items()}
-            ratios = {name: peak / peaks["floor, flash"] for name, peak in peaks.items()}
-            columns[label(dtype, mode)] = ratios
-            print("memory", dim, dtype, mode, ratios, flush=True)
-    head = [f"peak memory, dim {dim}, n = {MEMORY_AT}", *columns]
+            columns[mode] = {name: peak / peaks["floor, flash"] for name, peak in peaks.items()}
+            print("memory", dim, dtype, mode, columns[mode], flush=True)
+    head = [f"peak memory, dim {dim}, {short(dtype)}, n = {MEMORY_AT}", *columns]
     return report.table(
         head, [[name, *(f"{c[name]:.2f}" for c in columns.values())] for name in CANDIDATES]
     )
@@ -142,23 +142,25 @@ def weighed(dim: int) -> str:
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")  # of the peers
     pinned = pin()
-    for dim in [int(a) for a in arguments] or DIMS:
-        measured(dim, pinned)
+    dims = [int(a) for a in arguments if a.isdecimal()] or DIMS
+    dtypes = [dtype for dtype in DTYPES if short(dtype) in arguments] or DTYPES
+    for dtype, dim in itertools.product(dtypes, dims):
+        measured(dim, dtype, pinned)
 
 
-def measured(dim: int, pinned: str) -> None:
+def measured(dim: int, dtype: torch.dtype, pinned: str) -> None:
     """Measure and write, table by table: whoever stops it has what is done so far."""
-    said = report.circumstances(f"python -m benchmarks block {dim}", PACKAGES)
+    title = f"dim {dim}, {short(dtype)}"
+    said = report.circumstances(f"python -m benchmarks block {dim} {short(dtype)}", PACKAGES)
     note = f"{said} Processor time, {pinned}; multiples of the faster floor. {LEFT_OUT}"
-    picture = f"![{PICTURE}](block-{dim}.png)"
-    tables, panels = [weighed(dim)], {}
-    for dtype, mode in itertools.product(DTYPES, MODES):
-        title = f"dim {dim}, {label(dtype, mode)}"
+    picture = f"![{PICTURE.format(short(dtype))}](block-{dim}-{short(dtype)}.png)"
+    memory, tables, panels = weighed(dim, dtype), [], {}
+    for mode in MODES:
         cells = timed(dim, dtype, mode)
         if any(cells):
-            tables.append(report.table([title, *(f"n = {n}" for n in LENGTHS)], rows_of(cells)))
-        if dtype == torch.float32:
-            panels[title] = ratios(cells)
-            charts.ratios(f"block-{dim}", LENGTHS, panels)
-        parts = [f"## The block, dim {dim}", picture, *tables[1:], tables[0], note]
-        report.write(f"block {dim}", "\n\n".join(parts))
+            panels[f"{title}, {mode}"] = ratios(cells)
+            charts.ratios(f"block-{dim}-{short(dtype)}", LENGTHS, panels)
+            head = [f"{title}, {mode}", *(f"n = {n}" for n in LENGTHS)]
+            tables.append(report.table(head, rows_of(cells)))
+        parts = [f"## The block, {title}", *([picture] if tables else []), *tables, memory, note]
+        report.write(f"block {dim} {short(dtype)}", "\n\n".join(parts))
