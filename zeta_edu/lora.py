@@ -87,7 +87,7 @@ class SmallLoRA(LoRA):
     Raises:
         TypeError, ValueError: an argument is not of the kind above.
 
-    Source: Balazy et al. 2024, "LoRA-XS" (arXiv:2405.17604), section 3.
+    Source: Bałazy et al. 2024, "LoRA-XS" (arXiv:2405.17604), section 3.
 
     >>> update = SmallLoRA(torch.randn(4, 8), rank=2)
     >>> [(name, tuple(p.shape)) for name, p in update.named_parameters()]

@@ -1041,6 +1041,8 @@ hint("lora.rank_one")
 # The update can be taken out, kept in a small file, or merged into the weights, where it costs
 # nothing.
 # What it gives up is freedom: a change of high rank it cannot make.
+# `add_lora(model, small=True)` gives up more and learns r × r numbers for each matrix, between the
+# first singular vectors of the frozen weight.
 #
 # **References.**
 # LoRA: Hu et al. 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); section 4.1 has the
@@ -1048,6 +1050,8 @@ hint("lora.rank_one")
 # how low the rank may be, and compares updates by their singular vectors.
 # The nearest matrix of a lower rank: Eckart and Young 1936, "The approximation of one matrix by
 # another of lower rank".
+# The small kind: Bałazy et al. 2024, "LoRA-XS",
+# [arXiv:2405.17604](https://arxiv.org/abs/2405.17604).
 # Adam: Kingma and Ba 2014, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980), algorithm 1.
 #
 # **Next.** Every part of the block has now been built.
