@@ -54,6 +54,7 @@ def training(layer: Callable[[int], nn.Module], compiled: bool) -> Work:
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
     pinned = pin()
+    torch._dynamo.config.recompile_limit = 4 * len(CANDIDATES)  # all share `Model.forward`
     todo: dict[str, Work] = {}
     refused: dict[str, str] = {}
     for name, layer in CANDIDATES.items():
