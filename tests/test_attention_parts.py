@@ -28,6 +28,7 @@ def test_parts_give_what_the_whole_gives(
     whole = core(q, k, v, mask)
     weights, slopes = core.weights(q, k, mask), gradients(whole, q, k, v)
     monkeypatch.setattr(attention, "REGULAR_ROWS", 7)
+    monkeypatch.setattr(attention, "BIAS_ROWS", 40)
     monkeypatch.setattr(attention, "MASK_ENTRIES", 2 * 70 * (150 + past))
     parts = core(q, k, v, mask)
     close(parts, whole, atol=1e-12, rtol=1e-10)

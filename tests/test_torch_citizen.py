@@ -24,7 +24,7 @@ from tests.strategies import (
     paths,
     variants,
 )
-from zeta_edu import LoRA, TransformerBlock, masks, rotary, rotate_queries_keys
+from zeta_edu import LoRA, TransformerBlock, attention, masks, rotary, rotate_queries_keys
 
 pytestmark = [  # torch's own affairs
     pytest.mark.filterwarnings(r"ignore:.torch\.jit\.script:DeprecationWarning"),
@@ -176,8 +176,9 @@ def test_the_way_of_tracers_gives_the_same(data: st.DataObject):
     x, mask = drawn(2, n, options["dim"]), data.draw(keep_masks(2, n))
     usual, cached = block(x, mask), block.new_cache(2)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (rotary, masks):
+        for module in (rotary, masks, attention):
             patch.setattr(module, "is_tracing", lambda: True)
+        for module in (rotary, masks):
             patch.setattr(module, "power_of_two", None)  # which every kept table needs
         close(block(x, mask), usual, atol=1e-12, rtol=1e-10)
         if options["causal"]:
@@ -192,7 +193,7 @@ def test_the_way_of_tracers_gives_the_same(data: st.DataObject):
 def test_tracers_see_one_device_and_the_same_precision(
     flash: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
-    for module in (rotary, masks):
+    for module in (rotary, masks, attention):
         monkeypatch.setattr(module, "is_tracing", lambda: True)
     block = TransformerBlock(**SMALL, flash_attn=flash).to("meta", dtype)
     assert block(torch.empty(2, 9, 8, device="meta", dtype=dtype)).dtype == dtype

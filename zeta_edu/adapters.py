@@ -1,8 +1,8 @@
 """LoRA adapters on whole models: add, switch, merge into the weights and out again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +50,13 @@ def add_lora(
     """
     targets, blocks = check_targets(targets), _blocks(model).values()
     _check_free(model, targets, name)
-    kind = SmallLoRA if flag("small", small) else _of_the_shape
-    loras = [
-        _new_lora(kind, block, target, rank, alpha, dropout)
-        for block in blocks
-        for target in targets
-    ]
+    flag("small", small)
+    weights = [_target_weight(block, target) for block in blocks for target in targets]
+    loras = [_new_lora(weight, small, rank, alpha, dropout) for weight in weights]
     for (block, target), lora in zip(product(blocks, targets), loras, strict=True):
         if getattr(block.finetune_modules, target) is None:
             setattr(block.finetune_modules, target, Adapters())
-        getattr(block.finetune_modules, target)[name] = lora
+        getattr(block.finetune_modules, target)[name] = lora.train(block.training)
     model.requires_grad_(False)
     return use_lora(model, name)
 
@@ -191,20 +188,13 @@ def _shift(block: TransformerBlock, target: str, place: Adapters, sign: int) -> 
     weight.copy_(weight.to(precise) + sign * update)
 
 
-def _new_lora(
-    kind: Callable[..., LoRA],
-    block: TransformerBlock,
-    target: str,
-    *settings: Any,
-) -> LoRA:
-    weight = _target_weight(block, target)
-    lora = kind(weight, *settings).to(weight.device, weight.dtype)
-    return lora.train(block.training)
-
-
-def _of_the_shape(weight: Tensor, *settings: Any) -> LoRA:
+def _new_lora(weight: Tensor, small: bool, rank: int, alpha: float | None, dropout: float) -> LoRA:
     dim_out, dim = weight.shape
-    return LoRA(dim, dim_out, *settings)
+    if small:
+        lora: LoRA = SmallLoRA(weight, rank, alpha, dropout)
+    else:
+        lora = LoRA(dim, dim_out, rank, alpha, dropout)
+    return lora.to(weight.device, weight.dtype)
 
 
 def _target_weight(block: TransformerBlock, target: str) -> Tensor:

@@ -153,11 +153,11 @@ def flash_attention(
     attend = partial(
         F.scaled_dot_product_attention, queries, keys, values, scale=scale, dropout_p=dropout
     )
-    if mask is None and (not causal or new == 1):
-        return attend()
-    if mask is None and new == total:  # otherwise torch aligns the diagonal with the top left
-        return attend(is_causal=True)
     if mask is None:
+        if not causal or new == 1:
+            return attend()
+        if new == total:  # otherwise torch aligns the diagonal with the top left
+            return attend(is_causal=True)
         return attend(attn_mask=causal_bias(new, total, queries))
     visible = causal_mask(new, total, keys.device) & mask if causal else mask
     # A row without any key is left unmasked and set to 0 after: the kernels differ on it.

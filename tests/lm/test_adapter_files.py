@@ -78,9 +78,13 @@ def test_a_small_adapter_for_other_weights_is_refused(tmp_path: Path):
     save_lora(adapted(small=True), tmp_path / "mine")
     other = language_model(seed=5)
     names = list(other.state_dict())
-    with pytest.raises(ValueError, match="mine' was made for a model of this shape with other"):
+    with pytest.raises(ValueError, match="mine' was made for a model with other weights"):
         load_lora(other, tmp_path / "mine")
     assert list(other.state_dict()) == names
+    too_wide = {f"blocks.{i}.{place}.R": torch.ones(9, 9) for i in range(2) for place in "qkvo"}
+    rewritten(tmp_path / "mine", too_wide)  # its keys have 8 features
+    with pytest.raises(ValueError, match="mine' was made for a model with other weights"):
+        load_lora(language_model(), tmp_path / "mine")
     for changed in ({"small": True, "strength": "much"}, {"small": 1}, {"small": True}):
         rewritten(tmp_path / "mine", {}, adapter=described(**changed))
         with pytest.raises(ValueError, match="describes no adapter"):

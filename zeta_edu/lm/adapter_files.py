@@ -98,8 +98,8 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
     Raises:
         FileNotFoundError: there is no file.
         TypeError: `model` is no module, or `path` neither a string nor a path.
-        ValueError: the file is damaged, no adapter, or one for a model of another shape; the
-            model has an adapter of that name.
+        ValueError: the file is damaged, no adapter, or one for a model of another shape (a small
+            one: with other weights); the model has an adapter of that name.
 
     Source: the factors A and B of Hu et al. 2021, LoRA (arXiv:2106.09685), section 4.1.
 
@@ -121,14 +121,11 @@ def load_lora(model: Model, path: str | Path, name: str = "default") -> Model:
         raise ValueError(f"{str(path)!r} must hold updates of one rank, got {sorted(ranks)}")
     rank, strength = ranks.pop(), settings.pop("strength")
     check_tensors(tensors, _expected(model, settings, rank), path)
-    if settings["small"]:
-        first = next(iter(lora_places(model, settings["targets"]).values()))
-        if not math.isclose(strength, _strength(SmallLoRA(first, rank)), rel_tol=1e-3):
-            raise ValueError(f"{str(path)!r} was made for a model of this shape with other weights")
+    if settings["small"] and not _fits(lora_places(model, settings["targets"]), rank, strength):
+        raise ValueError(f"{str(path)!r} was made for a model with other weights")
     add_lora(model, rank, name=name, **settings)
-    loras = adapter_modules(model, name)
     with torch.no_grad():
-        for place, lora in loras.items():
+        for place, lora in adapter_modules(model, name).items():
             for part, learned in lora.named_parameters():
                 learned.copy_(tensors[f"{place}.{part}"])
     return model
@@ -159,6 +156,14 @@ def _expected(model: nn.Module, settings: dict[str, Any], rank: int) -> dict[str
         for part, shape in {"R": (rank, rank)}.items() if settings["small"] else shapes.items():
             expected[f"{place}.{part}"] = torch.empty(shape, device="meta")
     return expected
+
+
+def _fits(weights: dict[str, Tensor], rank: int, strength: float) -> bool:
+    """Whether a small adapter is for these weights, by the first of them."""
+    if not 0 < rank <= min(min(weight.shape) for weight in weights.values()):
+        return False
+    there = _strength(SmallLoRA(next(iter(weights.values())), rank))
+    return math.isclose(strength, there, rel_tol=1e-3)
 
 
 def _strength(lora: SmallLoRA) -> float:
