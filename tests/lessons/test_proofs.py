@@ -86,11 +86,15 @@ CHANGES = {
             "F.layer_norm(x, self.gamma.shape)",
         ),
         (NORM, "F.layer_norm(x, self.gamma.shape, self.gamma)", "x * self.gamma"),
-        (FEED_FORWARD, "value, gate = x.chunk", "gate, value = x.chunk"),
+        (
+            FEED_FORWARD,
+            "value, gate = x.chunk(2, dim=-1)\n        return",
+            "gate, value = x.chunk(2, dim=-1)\n        return",
+        ),
         (FEED_FORWARD, "return F.silu(gate).mul_(value)", "return F.gelu(gate).mul_(value)"),
         (FEED_FORWARD, "return F.silu(gate).mul_(value)", "return F.silu(gate).add_(value)"),
-        (FEED_FORWARD, "F.silu(gate).mul_(gradient), by_gate", "gradient * gate, by_gate"),
-        (FEED_FORWARD, "        by_gate = gradient * value\n", "        by_gate = gradient * 1\n"),
+        (FEED_FORWARD, "silu.out(gate, out=by_value)", "silu.out(value, out=by_value)"),
+        (FEED_FORWARD, "torch.mul(gradient, value, out=by_gate)", "by_gate.copy_(gradient)"),
         (BLOCK, "self._project(self.norm(x), tuned)", "self._project(x, tuned)"),
         OUT_SUM,
         (BLOCK, "return attn_out + ff_out", "return x + attn_out + ff_out"),
@@ -126,7 +130,7 @@ CHANGES = {
         (LORA, "return projected + update", "return projected - update"),
         (BLOCK, 'tuned.add("o", self.attn_out(heads), heads)', "self.attn_out(heads)"),
         (BLOCK, 'tuned.add("q", q, normed)', 'tuned.add("q", q, 2 * normed)'),
-        (ADAPTERS, "lora.B.to(precise)).T * lora.scale", "lora.B.to(precise)).T"),
+        (ADAPTERS, "(thin @ wide).T * lora.scale", "(thin @ wide).T"),
         (ADAPTERS, "weight.to(precise) + sign * update", "weight.to(precise) + update"),
         (ADAPTERS, 'return rows["qkv".index(target)]', 'return rows["qvk".index(target)]'),
         (ADAPTERS, "model.requires_grad_(False)", "model.requires_grad_(True)"),
@@ -143,7 +147,7 @@ CHANGES = {
         (BLOCK, "if use_xpos and causal else None", "if use_xpos else None"),
         (BLOCK, "scale=qk_scale if qk_rmsnorm", "scale=1.0 if qk_rmsnorm"),
         (ATTENTION, "~sees_some).masked_fill(~sees_some, 0.0)", "~sees_some)"),
-        (ATTENTION, "mask is None and new == total:", "mask is None:"),
+        (ATTENTION, "if new == total:", "if True:"),
         (ATTENTION, "seen = keys.shape[2] - queries.shape[2]", "seen = 0"),
         (ATTENTION, "apply_xpos(window, known, start,", "apply_xpos(window, known, 0,"),
         (ATTENTION, "self.dropout if self.training else 0.0", "self.dropout"),
@@ -218,6 +222,15 @@ CHANGES = {
         (PARALLEL, "batch.chunk(processes())[rank()]", "batch[rank() :: processes()]"),
     ],
 }
+
+
+def test_every_change_begins_from_what_stands_in_the_package_once() -> None:
+    changes = {change[:2] for changes in CHANGES.values() for change in changes}
+    assert not [
+        (file, old)
+        for file, old in sorted(changes)
+        if (ROOT / file).read_text(encoding="utf-8").count(old) != 1
+    ]
 
 
 @pytest.mark.parametrize("lesson", CHANGES)
