@@ -18,9 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
+import zmq
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -109,6 +111,7 @@ def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS) -> NotebookNode:
         coalesce_streams=True,
         store_widget_state=True,  # read by settle_outputs, then dropped
         extra_arguments=["--log-level=ERROR"],
+        on_notebook_start=lambda **_: look_after_sending(client.kc.shell_channel),
     )
     try:
         client.execute(env=kernel_environment())
@@ -116,6 +119,21 @@ def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS) -> NotebookNode:
         raise BuildError(str(error)) from None
     settle_outputs(notebook)
     return notebook
+
+
+def look_after_sending(channel: Any) -> None:
+    """Have a kernel's channel look for a message each time that one was sent.
+
+    While a cell runs, nbclient sends what the Output widgets hold. zeromq takes notice of a reply
+    that came just before and tells nobody: the build would wait for it up to the time limit.
+    """
+    send = channel.send
+
+    def send_and_look(message: dict[str, Any]) -> None:
+        send(message)
+        channel.socket.get(zmq.EVENTS)
+
+    channel.send = send_and_look
 
 
 def settle_outputs(notebook: NotebookNode) -> None:

@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nbformat
 import numpy as np
 import pytest
+from nbclient.output_widget import OutputWidget
 
 from zeta_edu.views import codec
 from zeta_edu.views.bundle import to_json
@@ -202,6 +205,22 @@ def test_an_inserted_cell_leaves_the_other_ids(house: Path, lesson_build: Module
     after = [cell.id for cell in lesson_build.read_source(source).cells]
     assert len(set(after)) == len(after)
     assert [name for name in after if name in before] == before
+
+
+def test_a_reply_that_comes_while_a_widgets_state_is_sent_is_not_waited_for(
+    house: Path, lesson_build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = OutputWidget.send
+
+    def send_late(*arguments: Any, **named: Any) -> None:
+        time.sleep(0.1)  # so that the cell is done, and its reply there, before this is sent
+        send(*arguments, **named)
+
+    monkeypatch.setattr(OutputWidget, "send", send_late)
+    monkeypatch.setattr(lesson_build, "CELL_TIMEOUT", 30)
+    start = time.perf_counter()
+    lesson_build.execute(lesson_build.read_source(house / "notebooks" / "source" / "00-tiny.py"))
+    assert time.perf_counter() - start < 30
 
 
 def test_a_notebook_is_json_with_one_final_newline(built: Path) -> None:
