@@ -3,7 +3,7 @@
 The environment gets the wheel with its extras, in the lowest versions that pyproject.toml declares
 (torch apart, of which constraints.txt names the build), and everything runs in a folder that knows
 nothing of the checkout: the commands, a lesson served by JupyterLab, and the tests of the block,
-a view and two lessons.
+a view and two lessons. Before that, constraints.txt is checked against every extra.
 """
 
 import os
@@ -33,6 +33,7 @@ TESTS = (
 
 def main() -> None:
     """Do it all in a temporary folder; the first thing that fails ends it."""
+    resolve()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         wheel = build(folder / "dist")
@@ -53,6 +54,15 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def resolve() -> None:
+    """Have pip find every extra in the versions of constraints.txt, without installing any."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ",".join(project["optional-dependencies"])
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--dry-run")
+    run(*pip, "-c", "constraints.txt", f".[{extras}]")
+    print("constraints.txt fits:", extras)
 
 
 def build(dist: Path) -> Path:
