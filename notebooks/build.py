@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,7 +30,9 @@ from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parent
 SOURCES = NOTEBOOKS / "source"
+PROJECT = NOTEBOOKS.parent / "pyproject.toml"
 CELL_TIMEOUT = 150
+FOLDED = {"solution", "colab"}  # tags of code that is folded away
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -37,6 +40,19 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+
+
+COLAB = "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{lesson}.ipynb"
+BINDER = "https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/notebooks/{lesson}.ipynb"
+ELSEWHERE = f"\n\nOpen it in [Colab]({COLAB}) or in [Binder]({BINDER})."
+IN_COLAB = """\
+# In Colab this installs what the lesson needs; elsewhere it does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    wanted = "zeta-edu[colab] @ git+https://github.com/{repository}"
+    get_ipython().run_line_magic("pip", f"install -q '{{wanted}}'")
+"""
 
 
 class BuildError(Exception):
@@ -82,17 +98,36 @@ def read_source(path: Path) -> NotebookNode:
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = NotebookNode(copy.deepcopy(METADATA))
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    if repository := public_repository():
+        open_elsewhere(notebook, path.stem, repository)
     seen: Counter[str] = Counter()
     for cell in notebook.cells:
         tags: list[str] = cell.metadata.get("tags", [])
         cell.metadata = NotebookNode({"tags": list(tags)} if tags else {})
-        if "solution" in tags and cell.cell_type == "code":
+        if FOLDED.intersection(tags) and cell.cell_type == "code":
             cell.metadata.jupyter = {"source_hidden": True}
         # From the text, not the place: an inserted cell leaves the other ids as they were.
         name = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[name] += 1
         cell.id = name if seen[name] == 1 else f"{name}-{seen[name]}"
     return notebook
+
+
+def public_repository() -> str | None:
+    """Return "owner/name" on GitHub, where pyproject.toml names it."""
+    if not PROJECT.exists():
+        return None
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    address: str | None = project.get("urls", {}).get("Repository")
+    return address and address.removeprefix("https://github.com/")
+
+
+def open_elsewhere(notebook: NotebookNode, lesson: str, repository: str) -> None:
+    """Add, in place, the links to Colab and Binder, and the cell that installs in Colab."""
+    notebook.cells[0].source += ELSEWHERE.format(lesson=lesson, repository=repository)
+    cell = nbformat.v4.new_code_cell(IN_COLAB.format(repository=repository).rstrip("\n"))
+    cell.metadata.tags = ["colab", "remove-cell"]  # the latter: not on the site
+    notebook.cells.insert(1, cell)
 
 
 def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS) -> NotebookNode:
@@ -102,7 +137,7 @@ def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS) -> NotebookNode:
         BuildError: a cell raised without saying so, or wrote to stderr.
     """
     notebook = copy.deepcopy(notebook)
-    client = NotebookClient(
+    client: Any = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",

@@ -260,6 +260,23 @@ def test_annotated_shapes_are_the_true_ones() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("github-workflows", ".github/workflows/*.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
+        ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_what_github_reads_follows_its_schema(schema: str, files: str) -> None:
+    found = sorted(map(str, ROOT.glob(files)))
+    assert found
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*command, *found], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_workflows_call_what_is_there() -> None:
     """Every command line in a workflow that names a file or an extra of the project."""
     extras = PROJECT["optional-dependencies"]

@@ -69,6 +69,15 @@ def test_the_title_is_the_heading_and_hostile_text_stays_text(tmp_path: Path) ->
     assert "<title>01 · &lt;script&gt;" in export_notebook(tmp_path / "a.ipynb")
 
 
+def test_the_cell_that_installs_in_colab_is_not_on_the_page(tmp_path: Path) -> None:
+    cells = [v4.new_code_cell("install()"), v4.new_code_cell("teach()")]
+    cells[0].metadata.tags = ["colab"]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    page = export_notebook(tmp_path / "a.ipynb")
+    assert "teach" in page
+    assert "install" not in page
+
+
 def test_a_widget_gives_way_to_its_picture(tmp_path: Path) -> None:
     cell = v4.new_code_cell("view", id="only")
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "still"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import Preprocessor
+from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
@@ -72,6 +72,7 @@ class Drawn(Preprocessor):
 
 def _exporter(formulas: Formulas) -> HTMLExporter:
     exporter = HTMLExporter(template_name="basic", embed_images=True)
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags=["colab"]), enabled=True)
     exporter.register_preprocessor(Drawn(formulas), enabled=True)
     return exporter
 

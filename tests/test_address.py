@@ -1,0 +1,110 @@
+"""The public address: one command writes it, and the notebooks open in Colab and Binder by it."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("pyproject.toml", "CITATION.cff", "README.md", "tools/address.py")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    (tmp_path / "tools").mkdir()
+    for name in FILES:
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def name_it(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/address.py", *words]
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True)
+
+
+def project(copy: Path) -> dict[str, dict[str, str]]:
+    return tomllib.loads((copy / "pyproject.toml").read_text())["project"]
+
+
+def test_every_place_names_the_last_address_once(copy: Path) -> None:
+    for address in ("some-one/early", "other/zeta.edu"):
+        assert name_it(copy, address).returncode == 0
+    assert project(copy)["urls"] == {"Repository": "https://github.com/other/zeta.edu"}
+    citation = yaml.safe_load((copy / "CITATION.cff").read_text())
+    assert citation["repository-code"] == "https://github.com/other/zeta.edu"
+    readme = (copy / "README.md").read_text()
+    assert readme.count("badge") == 3
+    assert "early" not in readme
+    assert readme.startswith("# zeta_edu\n\n[![tests](https://github.com/other/zeta.edu/")
+    for path in re.findall(r"(?:blob/main|urlpath=lab/tree)/(notebooks[\w/.-]+)", readme):
+        assert (ROOT / path).exists()
+
+
+def test_the_address_changes_nothing_else(copy: Path) -> None:
+    name_it(copy, "other/zeta_edu")
+    for name in FILES:
+        old, new = ((folder / name).read_text().splitlines() for folder in (ROOT, copy))
+        assert [line for line in new if "other/zeta_edu" not in line and line not in old] in (
+            [],
+            ["[project.urls]"],
+        )
+
+
+@pytest.mark.parametrize("words", [(), ("zeta_edu",), ("https://github.com/a/b",), ("a/b", "c")])
+def test_what_is_no_address_is_refused(copy: Path, words: tuple[str, ...]) -> None:
+    refused = name_it(copy, *words)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("the address must be OWNER/NAME as on GitHub, got '")
+    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def first_cell(copy: Path, lesson_build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The first code of lesson 01 where the project has an address."""
+    name_it(copy, "other/zeta_edu")
+    monkeypatch.setattr(lesson_build, "PROJECT", copy / "pyproject.toml")
+    notebook = lesson_build.read_source(ROOT / "notebooks" / "source" / "01-attention.py")
+    title, cell = notebook.cells[:2]
+    assert title.source.endswith(
+        "Open it in [Colab](https://colab.research.google.com/github/other/zeta_edu/blob/main/"
+        "notebooks/01-attention.ipynb) or in [Binder](https://mybinder.org/v2/gh/other/zeta_edu/"
+        "main?urlpath=lab/tree/notebooks/01-attention.ipynb)."
+    )
+    assert cell.metadata == {"tags": ["colab", "remove-cell"], "jupyter": {"source_hidden": True}}
+    return str(cell.source)
+
+
+@pytest.mark.parametrize("colab", [True, False])
+def test_the_first_cell_installs_in_colab_and_nowhere_else(
+    first_cell: str, colab: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, str]] = []
+    shell = SimpleNamespace(run_line_magic=lambda *words: ran.append(words))
+    if colab:
+        monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    exec(first_cell, {"get_ipython": lambda: shell})  # noqa: S102
+    assert len(ran) == colab
+    for magic, words in ran:
+        assert magic == "pip"
+        quiet, wanted = words.removeprefix("install ").split(" ", 1)
+        requirement = Requirement(wanted.strip("'"))
+        assert quiet == "-q"
+        assert requirement.url == "git+https://github.com/other/zeta_edu"
+        assert requirement.extras <= set(project(ROOT)["optional-dependencies"])
+
+
+def test_without_an_address_nothing_is_added(
+    copy: Path, lesson_build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = re.sub(r"\[project\.urls\]\n.*\n", "", (copy / "pyproject.toml").read_text())
+    (copy / "pyproject.toml").write_text(text)
+    monkeypatch.setattr(lesson_build, "PROJECT", copy / "pyproject.toml")
+    notebook = lesson_build.read_source(ROOT / "notebooks" / "source" / "01-attention.py")
+    assert not any("colab" in cell.source.lower() for cell in notebook.cells)
