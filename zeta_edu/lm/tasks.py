@@ -171,16 +171,21 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def repeated(random: np.random.Generator) -> Line:
-    """Draw 4 to 8 of 16 letters, none twice, and repeat them to the end of the line.
+def repeated(random: np.random.Generator, sizes: tuple[int, int] = (8, 14)) -> Line:
+    """Draw a circle of 8 to 14 of 16 letters; write pieces of it that begin anywhere.
 
-    The period differs from line to line, so that no fixed distance tells where to look. A letter
-    is determined once its predecessor has been seen before: that predecessor's successor.
+    A piece ends with a space after one letter in ten, never one of the first two. Where a pair of
+    letters stood before differs from piece to piece: only the letters themselves tell where to
+    look. A letter is determined once it has followed its predecessor before.
     """
-    period = int(random.integers(4, 9))
-    text = "".join(random.permutation(list(string.ascii_lowercase[:16]))[:period])
-    length = 24
-    return (text * length)[:length], [position > period for position in range(length)]
+    size = int(random.integers(sizes[0], sizes[1] + 1))
+    circle = "".join(random.permutation(list(string.ascii_lowercase[:16]))[:size])
+    text = ""
+    while len(text) < 32:
+        start, letters = int(random.integers(size)), 2 + int(random.geometric(0.1))
+        text += (6 * circle)[start : start + letters] + " "
+    pairs = [text[:1], *(text[i : i + 2] for i in range(31))]  # that end at each position
+    return text[:32], [" " not in pair and pair in pairs[1:i] for i, pair in enumerate(pairs)]
 
 
 def brackets(random: np.random.Generator) -> Line:
@@ -223,7 +228,7 @@ def _with_answer(text: str, answer: str) -> Line:
 TASKS = {
     task.name: task
     for task in (
-        Task("induction", 23, False, repeated, "A line repeats: what came after this before?"),
+        Task("induction", 31, False, repeated, "What came after this letter before?"),
         Task("brackets", 31, True, brackets, "Brackets have opened: close those still open."),
         Task("recall", 32, True, recall, "Letters had digits: which digit had this letter?"),
         Task("sorting", 25, True, sorting, "Letters in any order: give them in the alphabet's."),
