@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks import charts, report
 from benchmarks.block import work
 from benchmarks.charts import Curve
-from benchmarks.decode import stepper
+from benchmarks.decode import AT_ONCE, stepper
 from benchmarks.measuring import Work, interleave, peak_bytes, pin
 from benchmarks.peers import Floor, Ours
 
@@ -110,15 +110,18 @@ def by_batch_and_depth() -> list[Curve]:
 
 def by_position() -> list[Curve]:
     """One step with the cache, and the floor's, whose work grows too: it reads all keys."""
-
-    def step(make: Callable[[], nn.Module], position: int) -> Work:
+    values: dict[str, list[float]] = {"zeta_edu": [], "floor": []}
+    for position in POSITIONS:
         prompt = torch.randn(1, position, DIM, generator=torch.Generator().manual_seed(0))
-        return stepper(make(), prompt, at_once=8)
-
-    made = []
-    for name, make in (("zeta_edu", layer), ("floor", lambda: Floor(DIM))):
-        eight = curve(f"{name}, eight steps", POSITIONS, lambda p, m=make: step(m, p), milliseconds)
-        made.append(Curve(f"{name}, one step", POSITIONS, [v / 8 for v in eight.values]))
+        todo = {
+            "zeta_edu": stepper(layer(), prompt, AT_ONCE),
+            "floor": stepper(Floor(DIM), prompt, AT_ONCE),
+        }
+        for name, times in interleave(todo, seconds=10.0, least=7).items():
+            values[name].append(1000 * times.median / AT_ONCE)
+    made = [Curve(f"{name}, one step", POSITIONS, steps) for name, steps in values.items()]
+    for one in made:
+        print("  ".join(row(one, POSITIONS, 2)), flush=True)
     return made
 
 
