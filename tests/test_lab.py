@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -61,6 +62,16 @@ def test_lessons_and_pictures_are_copied_and_trusted(shipped: Path, mine: Path) 
     assert (mine / "figures" / "map.svg").read_text() == "<svg/>"
     assert lines == [f"Copied 3 files to {mine}"]
     assert trusted(mine / "00-start-here.ipynb")
+
+
+def test_a_user_who_is_new_to_jupyter_can_trust(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "home" / ".local" / "share" / "jupyter"
+    new = partial(NotebookNotary, data_dir=str(place))
+    monkeypatch.setattr("nbformat.sign.NotebookNotary", new)
+    lab.trust(shipped / "00-start-here.ipynb")
+    assert (place / "notebook_secret").exists()
 
 
 def test_a_second_start_does_nothing(shipped: Path, mine: Path) -> None:

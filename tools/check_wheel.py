@@ -122,12 +122,15 @@ def use(scripts: Path, away: Path) -> None:
 
 
 def serve(scripts: Path, away: Path) -> None:
-    """Start `zeta-edu lab` and read a lesson from the address that it prints."""
+    """Start `zeta-edu lab` as a new user would, and read a lesson from the address it prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [scripts / "zeta-edu", "lab", "--no-browser", "--port", port, "--dir", "lessons"]
-    server = subprocess.Popen([*map(str, words)], cwd=away, stdout=subprocess.PIPE, text=True)
+    new = {**os.environ, "HOME": str(away / "home")}
+    server = subprocess.Popen(
+        [*map(str, words)], cwd=away, env=new, stdout=subprocess.PIPE, text=True
+    )
     try:
         address = next((line.strip() for line in server.stdout or () if "token=" in line), "")
         token = address.partition("token=")[2]

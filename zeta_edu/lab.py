@@ -180,6 +180,8 @@ def trust(path: Path) -> None:
     from nbformat.sign import NotebookNotary
 
     notary = NotebookNotary()
+    # Jupyter's own folder, where the key is: a new user has none, and nbformat 5.10 makes none.
+    Path(notary.secret_file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     notary.sign(nbformat.read(path, as_version=4))
     notary.store.close()
 
