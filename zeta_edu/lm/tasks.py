@@ -55,7 +55,7 @@ class Task:
 
         >>> tokens, determined = TASKS["induction"].examples(4, seed=0, step=0)
         >>> tokens.shape, determined.shape
-        (torch.Size([4, 24]), torch.Size([4, 23]))
+        (torch.Size([4, 32]), torch.Size([4, 31]))
         """
         random = np.random.default_rng([seed, step])
         tokens = np.zeros((batch_size, self.length + 1), dtype=np.int64)
