@@ -133,6 +133,13 @@ class Lab:
         said: str = shown.page.evaluate(code, f"print({expression})")
         return said.strip()
 
+    def hears(self, shown: Screen, expression: str, value: str) -> bool:
+        """Whether the kernel says so within five seconds: a widget tells one change at a time."""
+        end = time.monotonic() + 5
+        while (said := self.ask(shown, expression)) != value and time.monotonic() < end:
+            time.sleep(0.05)
+        return said == value
+
 
 def run_all(shown: Screen, timeout: float = 120) -> None:
     """Run all cells, wait for the last, and let an error of any cell fail the test."""

@@ -131,7 +131,7 @@ def test_a_live_view_and_the_kernel_hear_each_other(screen: Any, lab: Lab) -> No
     np.testing.assert_allclose(view.matrix(), computed()[1, 0], atol=1e-3)
     view.pick(1, 2)
     view.click_cell(4, 1)
-    assert lab.ask(shown, "widget.head, widget.query") == "2 4"
+    assert lab.hears(shown, "widget.head, widget.query", "2 4")
 
 
 LESSON = ROOT / "notebooks" / "00-start-here.ipynb"
