@@ -32,7 +32,7 @@ NOTEBOOKS = Path(__file__).resolve().parent
 SOURCES = NOTEBOOKS / "source"
 PROJECT = NOTEBOOKS.parent / "pyproject.toml"
 CELL_TIMEOUT = 150
-FOLDED = {"solution", "colab"}  # tags of code that is folded away
+FOLDED = {"solution", "remove-cell"}  # tags of code that is folded away
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -40,7 +40,6 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-
 
 COLAB = "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{lesson}.ipynb"
 BINDER = "https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/notebooks/{lesson}.ipynb"
@@ -126,7 +125,7 @@ def open_elsewhere(notebook: NotebookNode, lesson: str, repository: str) -> None
     """Add, in place, the links to Colab and Binder, and the cell that installs in Colab."""
     notebook.cells[0].source += ELSEWHERE.format(lesson=lesson, repository=repository)
     cell = nbformat.v4.new_code_cell(IN_COLAB.format(repository=repository).rstrip("\n"))
-    cell.metadata.tags = ["colab", "remove-cell"]  # the latter: not on the site
+    cell.metadata.tags = ["remove-cell"]  # it is not on the site, nor on exported pages
     notebook.cells.insert(1, cell)
 
 

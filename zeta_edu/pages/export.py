@@ -72,7 +72,8 @@ class Drawn(Preprocessor):
 
 def _exporter(formulas: Formulas) -> HTMLExporter:
     exporter = HTMLExporter(template_name="basic", embed_images=True)
-    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags=["colab"]), enabled=True)
+    removed = TagRemovePreprocessor(remove_cell_tags=["remove-cell"])
+    exporter.register_preprocessor(removed, enabled=True)
     exporter.register_preprocessor(Drawn(formulas), enabled=True)
     return exporter
 
