@@ -3,6 +3,7 @@
     python notebooks/build.py               every lesson
     python notebooks/build.py 01 gallery    the named ones
     python notebooks/build.py --check       build, write nothing, and say what would change
+    python notebooks/build.py --no-run      keep the outputs, for changed words or a new address
 
 A cell that raises without the tag ``raises-exception``, or that writes to stderr, stops the build.
 """
@@ -17,7 +18,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,33 @@ def open_elsewhere(notebook: NotebookNode, lesson: str, repository: str) -> None
     notebook.cells.insert(1, cell)
 
 
+def keep_outputs(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
+    """Return the notebook as a run would leave it, with the outputs of an earlier run.
+
+    Raises:
+        BuildError: code other than the cell for Colab differs from the code that ran.
+    """
+    notebook = copy.deepcopy(notebook)
+    cells, earlier = list(lesson_code(notebook)), list(lesson_code(stored))
+    if [cell.source for cell in cells] != [cell.source for cell in earlier]:
+        raise BuildError("the code has changed since it ran: build it without --no-run")
+    for cell, ran in zip(cells, earlier, strict=True):
+        cell.outputs = ran.outputs
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    return notebook
+
+
+def lesson_code(notebook: NotebookNode) -> Iterator[NotebookNode]:
+    """Yield the code cells of the lesson itself, without the one that installs in Colab."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and not cell.source.startswith(IN_COLAB.splitlines()[0]):
+            yield cell
+
+
 def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS) -> NotebookNode:
     """Return the notebook with the outputs of a run from a fresh kernel in `folder`.
 
@@ -228,10 +256,20 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def build(source: Path, target: Path, check: bool = False) -> bool:
-    """Build one lesson; return whether its notebook is, or would be, changed."""
-    text = to_text(execute(read_source(source), target.parent))
+def build(source: Path, target: Path, check: bool = False, run: bool = True) -> bool:
+    """Build one lesson; return whether its notebook is, or would be, changed.
+
+    Raises:
+        BuildError: a cell may not be written as it is; without a run, there are no outputs to keep.
+    """
     old = target.read_text(encoding="utf-8") if target.exists() else None
+    if run:
+        notebook = execute(read_source(source), target.parent)
+    elif old is None:
+        raise BuildError("it never ran: build it without --no-run")
+    else:
+        notebook = keep_outputs(read_source(source), nbformat.reads(old, as_version=4))
+    text = to_text(notebook)
     if text != old and not check:
         write(target, text)
     return text != old
@@ -242,13 +280,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build notebooks/*.ipynb from notebooks/source.")
     parser.add_argument("lessons", nargs="*", help='such as "01" or "01-attention"; all if none')
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if one would change")
+    parser.add_argument("--no-run", action="store_true", help="keep the outputs of the last run")
     arguments = parser.parse_args(argv)
     changed = 0
     try:
         for source in find_sources(arguments.lessons):
             start = time.perf_counter()
             print(f"{source.stem:<28}", end="", flush=True)
-            differs = build(source, NOTEBOOKS / f"{source.stem}.ipynb", arguments.check)
+            target = NOTEBOOKS / f"{source.stem}.ipynb"
+            differs = build(source, target, arguments.check, run=not arguments.no_run)
             changed += differs
             verdict = ("differs" if arguments.check else "written") if differs else "unchanged"
             print(f"{time.perf_counter() - start:6.1f} s  {verdict}")

@@ -1,11 +1,12 @@
 """Give the project its public address: python tools/address.py OWNER/NAME.
 
-It is written into pyproject.toml and CITATION.cff, and the README gets its badges. After it
-`make lessons` adds links to Colab and Binder, and a first cell that installs in Colab, to every
-notebook.
+It is written into pyproject.toml and CITATION.cff, the README gets its badges, and every notebook
+links to Colab and Binder and begins with a cell that installs in Colab. Nothing is run for it: the
+outputs stay as they are.
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,7 +47,12 @@ def main() -> None:
         if not found:
             sys.exit(f"{name} has no place for the address any more: {place}")
         path.write_text(content, encoding="utf-8", newline="\n")
-    print(f"the project is at {sys.argv[1]}; now: make lessons")
+    build = [sys.executable, str(ROOT / "notebooks" / "build.py"), "--no-run"]
+    if subprocess.run(build).returncode:
+        sys.exit(
+            "the notebooks do not have the address yet: mend what stands above, or make lessons"
+        )
+    print(f"the project is at {sys.argv[1]}")
 
 
 if __name__ == "__main__":
