@@ -92,6 +92,20 @@ def test_dark_and_light_follow_the_page(screen: Any, page: Path) -> None:
     view.wait_until_dark(False)
 
 
+@pytest.mark.parametrize(
+    ("theme", "dark"),
+    [("light", False), ("dark", True), ("high-contrast", True), ("high-contrast-light", False)],
+)
+def test_dark_and_light_follow_vs_code(screen: Any, page: Path, theme: str, dark: bool) -> None:
+    """VS Code paints nothing behind an output, and says so in the page's body."""
+    shown = screen(page, dark=not dark)
+    (view,) = shown.wait_for_views()
+    view.wait_until_dark(not dark)
+    named = "(theme) => { document.body.dataset.vscodeThemeKind = `vscode-${theme}`; }"
+    shown.page.evaluate(named, theme)
+    view.wait_until_dark(dark)
+
+
 @pytest.mark.parametrize("width", [600, 1000, 1400])
 def test_nothing_sticks_out_at_any_width(screen: Any, page: Path, width: int) -> None:
     shown = screen(page, width=width)

@@ -39,11 +39,12 @@ def _draw_curves(axes: Axes, view: "XPosView") -> None:
     distances = torch.arange(0, view.length + 1, step, dtype=torch.float64)
     left = view.strengths(distances)
     ones = torch.ones_like(left)
-    for name, kept, colour in (("rotation alone", ones, style.MASK), ("xPos", left, style.OUTPUT)):
+    looks = ("rotation alone", ones, style.MASK, 0.8), ("xPos", left, style.OUTPUT, 2)
+    for name, kept, colour, width in looks:
         in_step = data.curve("sum", distances, kept, view.base)
         most = data.curve("ceiling", distances, kept, view.base)
-        axes.plot(distances, in_step, color=colour, lw=1.2, label=f"{name}, all pairs in step")
-        axes.plot(distances, most, "--", color=colour, label=f"{name}, most possible")
+        axes.plot(distances, in_step, color=colour, lw=width, label=f"{name}, all pairs in step")
+        axes.plot(distances, most, "--", color=colour, lw=width, label=f"{name}, most possible")
         if view.own is not None:
             at, products = view.own
             own = view.strengths(at) if name == "xPos" else torch.ones(len(at), view.dim // 2)

@@ -97,7 +97,8 @@ class LoRAView extends Frame {
     const series = Object.entries(looks).map(([name, colour]) => ({
       name: NAMES[name],
       kind: "dots",
-      radius: name === "sum" ? 3 : 4.5,
+      radius: name === "sum" ? 2.5 : 4.5,
+      hollow: name === "update",
       colour,
       x: places,
       y: places.map((_, i) => values[name][i] ?? 0),

@@ -35,7 +35,8 @@ export class Plot {
   }
 
   // `x`, `y`: { label, low, high, log, ticks, format }. `series`: { name, kind, x, y, colour, dash },
-  // kind "line" (default), "dots", "bars" or "band" (with `from`, its lower edge, and `alpha`).
+  // kind "line" (default, with `width`), "dots" (with `radius`, and rings if `hollow`), "bars" or
+  // "band" (with `from`, its lower edge, and `alpha`). Colour alone must not tell two of them apart.
   // `marks`: { x or y, text, colour }, lines across the plot.
   draw({ x, y, series, marks = [] }) {
     Object.assign(this, { x, y, series, marks });
@@ -143,7 +144,7 @@ export class Plot {
       const floor = Math.min(this.box.bottom, this.up(this.y.log ? this.y.low : 0));
       for (const [x, y] of points) context.fillRect(x - wide / 2, y, wide, floor - y);
     } else if (one.kind === "dots") {
-      for (const [x, y] of points) dot(context, x, y, one.radius ?? 3.5);
+      for (const [x, y] of points) (one.hollow ? ring : dot)(context, x, y, one.radius ?? 3.5);
     } else if (one.kind === "band") {
       const floor = Array.from(one.x, (x, i) => [this.across(x), this.up(one.from[i])]).reverse();
       context.globalAlpha = one.alpha ?? 0.25;
@@ -171,14 +172,7 @@ export class Plot {
 
   explain() {
     const named = this.series.filter(({ name }) => name);
-    const entries = named.map(({ name, colour, dash, kind }) => {
-      const line = kind === undefined || kind === "line";
-      const sample = h("i", { class: line ? "dash" : "swatch" });
-      if (line) sample.style.borderTop = `3px ${!dash ? "solid" : dash[0] > 2 ? "dashed" : "dotted"} ${colour}`;
-      else sample.style.background = colour;
-      return h("span", {}, sample, name);
-    });
-    this.legend.replaceChildren(...entries);
+    this.legend.replaceChildren(...named.map((one) => h("span", {}, sample(one), one.name)));
   }
 
   // Marks the index-th x of the first series, without telling anybody.
@@ -232,6 +226,27 @@ function dot(context, x, y, radius) {
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fill();
+}
+
+function ring(context, x, y, radius) {
+  context.strokeStyle = context.fillStyle;
+  context.lineWidth = 2;
+  context.beginPath();
+  context.arc(x, y, radius - 1, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+// What a series looks like, beside its name.
+function sample({ kind = "line", colour, dash, width = 2, radius = 3.5, hollow }) {
+  const node = h("i", { class: kind === "line" ? "dash" : kind === "dots" ? "spot" : "swatch" });
+  const { style } = node;
+  if (kind === "line") {
+    style.borderTop = `${width + 1}px ${!dash ? "solid" : dash[0] > 2 ? "dashed" : "dotted"} ${colour}`;
+  } else if (kind === "dots") {
+    style.width = style.height = `${2 * radius}px`;
+    style[hollow ? "border" : "background"] = hollow ? `2px solid ${colour}` : colour;
+  } else style.background = colour;
+  return node;
 }
 
 // A line through points; a point that is not a number leaves a gap.

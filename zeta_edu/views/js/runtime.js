@@ -88,11 +88,12 @@ function brightness(colour) {
   return 0.299 * red + 0.587 * green + 0.114 * blue;
 }
 
-// The page behind a view: a notebook says whether its theme is light; otherwise look at the
-// first background that is painted, and last at the empty page's own.
+// The page behind a view: JupyterLab and VS Code say whether their theme is light; otherwise look
+// at the first background that is painted, and last at the empty page's own.
 function pageIsDark(host) {
-  const told = document.body.dataset.jpThemeLight;
-  if (told) return told === "false";
+  const { jpThemeLight, vscodeThemeKind } = document.body.dataset;
+  if (jpThemeLight) return jpThemeLight === "false";
+  if (vscodeThemeKind) return !vscodeThemeKind.endsWith("light");
   for (let node = host.parentElement; node; node = node.parentElement) {
     const colour = getComputedStyle(node).backgroundColor;
     if (!/^rgba.*, 0\)$/.test(colour)) return brightness(colour) < 110;

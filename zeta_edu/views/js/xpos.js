@@ -81,8 +81,8 @@ class XPosView extends Frame {
     const { now, parts, state, distances } = this;
     this.curves = xposCurves(now.curve, distances, parts);
     const { mask, output } = this.colours.roles;
-    const line = (name, y, colour) => ({ name, x: distances, y, colour, width: 1.5 });
-    const series = [line("rotation alone (RoPE)", this.curves.rope, mask), line("xPos", this.curves.xpos, output)];
+    const line = (name, y, colour, width) => ({ name, x: distances, y, colour, width });
+    const series = [line("rotation alone (RoPE)", this.curves.rope, mask, 1), line("xPos", this.curves.xpos, output, 2.5)];
     if (state.model) series.push(...this.headSeries());
     const least = Math.min(0, ...series.flatMap(({ y }) => Array.from(y)));
     this.plot.draw({
@@ -98,9 +98,12 @@ class XPosView extends Frame {
     const { mask, output } = this.colours.roles;
     const parts = this.arrays.products.subarray(this.now.head * count, (this.now.head + 1) * count);
     this.own = { distances, curves: xposModelCurves(distances, parts, this.parts) };
-    const dots = (name, y, colour, radius) => ({ name, kind: "dots", radius, x: distances, y, colour });
+    const dots = (name, y, colour) => ({ name, kind: "dots", x: distances, y, colour });
     const { rope, xpos } = this.own.curves;
-    return [dots("this head's q·k, rotation alone", rope, mask, 4), dots("this head's q·k, xPos", xpos, output, 2)];
+    return [
+      { ...dots("this head's q·k, rotation alone", rope, mask), radius: 4, hollow: true },
+      { ...dots("this head's q·k, xPos", xpos, output), radius: 2 },
+    ];
   }
 
   // Slow pairs lie at the bottom: they last.
