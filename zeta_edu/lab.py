@@ -22,6 +22,8 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from zeta_edu.files import write_atomically, write_json
+
 MANIFEST = ".zeta_edu.json"
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 SECONDS_TO_START = 120
@@ -133,7 +135,8 @@ def place(source: Path, name: str, folder: Path, manifest: dict[str, str]) -> st
     if current is not None and current not in (new, old):
         return "edited" if old == new else "kept"
     if current != new:
-        write_whole(target, content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, content)
     manifest[name] = new
     # Trusted on every start: a copy that is the package's own may show its views at once.
     trust(target)
@@ -161,15 +164,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 def remember(folder: Path, manifest: dict[str, str]) -> None:
     """Write the hashes of the copies as they were made."""
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    write_json(folder / MANIFEST, manifest)
 
 
 def trust(path: Path) -> None:
@@ -220,9 +215,8 @@ def server_environment(token: str, settings: Path) -> dict[str, str]:
         settings: a folder to keep the settings in; JupyterLab's question about news is answered.
     """
     labconfig = settings / "labconfig"
-    write_whole(
-        labconfig / "default_setting_overrides.json", json.dumps(SETTINGS, indent=1).encode()
-    )
+    labconfig.mkdir(parents=True, exist_ok=True)
+    write_json(labconfig / "default_setting_overrides.json", SETTINGS)
     paths = [str(settings), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     return {
         **os.environ,

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from zeta_edu.lm import TransformerLM, load_model, load_pretrained, save_model
-from zeta_edu.lm.files import write_atomically
 
 
 @pytest.fixture
@@ -233,19 +232,6 @@ def test_a_tokenizer_of_another_size_is_refused(saved, text):
     Tokenizer.train([text], vocab_size=299).save(saved / "tokenizer.json")
     with pytest.raises(ValueError, match=r"tokenizer\.json' has 299 ids, the model 300"):
         load_model(saved)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("old")
-
-    def disk_full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_nothing_but_the_model_s_files_is_left_behind(saved):

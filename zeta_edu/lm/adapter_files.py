@@ -18,9 +18,9 @@ from zeta_edu.adapters import (
     lora_places,
 )
 from zeta_edu.checks import existing_file, flag, number
+from zeta_edu.files import write_atomically
 from zeta_edu.lm import parallel
 from zeta_edu.lm.checkpoints import check_tensors, read_tensors
-from zeta_edu.lm.files import write_atomically
 from zeta_edu.lora import LoRA, SmallLoRA
 
 FORMAT = "zeta_edu.LoRA"

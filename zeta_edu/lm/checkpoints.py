@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from zeta_edu.files import read_json, write_atomically, write_json
 from zeta_edu.lm import parallel
-from zeta_edu.lm.files import read_json, write_atomically, write_json
 from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.tokenizer import Tokenizer
 

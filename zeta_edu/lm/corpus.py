@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from zeta_edu.files import read_json, write_atomically, write_json
 from zeta_edu.lm.data import Document, encode_documents, split_documents
-from zeta_edu.lm.files import read_json, write_atomically, write_json
 from zeta_edu.lm.tokenizer import Tokenizer
 
 FOLDER, FACTS = "tokens", "text.json"

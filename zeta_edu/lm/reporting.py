@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
-from zeta_edu.lm.files import write_atomically
+from zeta_edu.files import write_atomically
 from zeta_edu.lm.options import Progress
 
 _COLUMNS = (

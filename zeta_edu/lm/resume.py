@@ -15,9 +15,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zeta_edu.files import read_json, write_atomically
 from zeta_edu.lm import parallel
 from zeta_edu.lm.checkpoints import check_tensors, read_tensors
-from zeta_edu.lm.files import read_json, write_atomically
 
 TEXTS = "training.json"  # of a folder of shards: what a file keeps beside its tensors
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter

@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.checkpoint.state_dict_loader import load as load_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_state_dict
 
+from zeta_edu.files import write_json
 from zeta_edu.lm import parallel
-from zeta_edu.lm.files import write_json
 from zeta_edu.lm.resume import TEXTS
 
 PARTIAL = ".partial"

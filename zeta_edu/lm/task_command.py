@@ -4,9 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
+from zeta_edu.files import write_atomically, write_json
 from zeta_edu.lm import model_card, parallel, running
 from zeta_edu.lm.checkpoints import WEIGHTS, save_model
-from zeta_edu.lm.files import write_atomically, write_json
 from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.options import Progress, TrainingOptions
 from zeta_edu.lm.tasks import NUM_TOKENS, Task, find_task, train_task

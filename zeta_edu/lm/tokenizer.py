@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zeta_edu.lm.files import read_json, write_atomically
+from zeta_edu.files import read_json, write_atomically
 
 START = "<|start|>"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from zeta_edu.files import write_atomically
 from zeta_edu.lm import corpus, data, model_card, parallel, running
 from zeta_edu.lm.checkpoints import TOKENIZER, WEIGHTS, save_model
 from zeta_edu.lm.corpus import Corpus
 from zeta_edu.lm.evaluation import bits_per_byte, evaluate
-from zeta_edu.lm.files import write_atomically
 from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.options import Progress, TrainingOptions
 from zeta_edu.lm.tokenizer import Tokenizer

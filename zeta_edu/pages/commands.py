@@ -27,14 +27,16 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise ImportError(
             f"pages need {error.name}, which is not installed: pip install 'zeta-edu[notebooks]'"
         ) from None
-    from zeta_edu.lab import find_lessons, write_whole
+    from zeta_edu.files import write_atomically
+    from zeta_edu.lab import find_lessons
     from zeta_edu.lessons import find
 
     source = Path(arguments.notebook)
     if source.suffix != ".ipynb":
         source = find(find_lessons(), arguments.notebook)
     output: Path = arguments.output or Path(f"{source.stem}.html")
-    write_whole(output, export_notebook(source).encode())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, export_notebook(source).encode())
     print(f"wrote {output.resolve()}")
     if arguments.open:
         import webbrowser

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from zeta_edu.files import write_atomically
 from zeta_edu.views import bundle, style
 
 
@@ -92,15 +92,14 @@ class View(ABC):
         """
         path = Path(path)
         if path.suffix == ".html":
-            path.write_text(self.html(), encoding="utf-8")
+            content = self.html().encode()
         elif path.suffix == ".png":
-            path.write_bytes(style.picture(self.figure()))
+            content = style.picture(self.figure())
         elif path.suffix == ".svg":
-            metadata = {"Date": None, "Creator": None}
-            with matplotlib.rc_context({"svg.hashsalt": "zeta_edu"}):
-                self.figure().savefig(path, format="svg", metadata=metadata)
+            content = style.drawing(self.figure())
         else:
             raise ValueError(f"path must end in .html, .png or .svg, got {str(path)!r}")
+        write_atomically(path, content)
         return path
 
     def live(self) -> Any:

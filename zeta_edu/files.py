@@ -10,19 +10,23 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a torn one.
 
     The bytes go to a temporary file in the same folder, are forced to the disk, and take the
-    name in one step. A temporary file that a killed process left is written over.
+    name in one step. A temporary file that a killed process left is written over. Of a link its
+    target is written; a device such as /dev/stdout, or a pipe, takes the bytes as they are.
 
     Raises:
         OSError: the file cannot be written; the error names it, and what was there is still there.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file() and not target.is_dir():
+        Path(path).write_bytes(content)
+        return
+    temporary = target.with_name(f".{target.name}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
