@@ -207,7 +207,9 @@ def get(address: str) -> bytes:
 def test_the_server_starts_tells_its_address_and_ends(tmp_path: Path, mine: Path) -> None:
     port = free_port()
     words = ["lab", "--no-browser", "--port", str(port), "--dir", str(mine)]
-    program = "import sys; from zeta_edu.cli import main; sys.exit(main(sys.argv[1:]))"
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from zeta_edu.cli import main; sys.exit(main(sys.argv[1:]))"
     log = tmp_path / "log"
     with log.open("w") as stream:
         server = subprocess.Popen(

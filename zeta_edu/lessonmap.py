@@ -62,7 +62,8 @@ def block_map_text(lit: Iterable[str] = ()) -> str:
     return (
         "Map of the transformer block. x goes through layer norm and one projection. Queries, "
         "keys and values go through heads, qk norm, rotary, the cache, xPos and attention with "
-        "its masks; beside them runs the feed-forward. Both are summed, and x is added. "
+        "its masks, or flash, and then out, with LoRA on four of the products; beside them runs "
+        "the feed-forward. Both are summed, and x is added. "
         f"Each part carries the number of its lesson. {lighting}"
     )
 

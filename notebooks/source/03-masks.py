@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 03 · Masks: what a token may see
 #
-# A language model learns by guessing the next token of a text, and the whole text lies before it.
+# A language model learns by guessing the next token of a text, and the whole text lies open
+# in front of it.
 # Attention looks wherever it likes, so it can simply read the answer.
 # **How do you stop a token from looking ahead, and from looking at what is not text at all?**
 #
@@ -51,7 +52,7 @@ places = torch.eye(n)  # (8, 8): row i has its 1 in column i
 
 # %%
 queries = 20 * places.roll(1, dims=1)  # row i asks for column i + 1
-weights = (queries @ places.T / math.sqrt(n)).softmax(dim=-1)  # (query, key)
+weights = (queries @ places.T / math.sqrt(n)).softmax(dim=-1)  # (query, key); here d is n
 for token, row in zip(tokens[:-1], weights, strict=False):
     best = row.argmax()
     print(f"{token:>5} is handed {tokens[best]:5}  (weight {row[best]:.2f})")
@@ -82,7 +83,7 @@ def weigh_row_by_row(scores):
 weigh_row_by_row(torch.zeros(4, 4))
 
 # %% [markdown]
-# By hand: with even scores, a query that sees *m* keys gives 1/*m* to each.
+# By hand: with equal scores, a query that sees *m* keys gives 1/*m* to each.
 # The first sees only itself, and has no choice.
 
 # %% [markdown]
@@ -260,10 +261,10 @@ style.show(
 # later, and is hidden from them anyway.
 # The rows below are queries of the padding itself; nobody reads their answers.
 #
-# With padding on the left they would see it, but for the mask.
-# It is put there for writing: the next token goes to the right end, and with padding on the left
-# all texts end in the same column.
-# But look at the upper rows of the small triangles.
+# With padding on the left the tokens would see it, but for the mask.
+# Padding is put there for writing: the next token goes to the right end, and with padding on the
+# left all texts end in the same column.
+# But look at the rows above the small triangles.
 
 # %% [markdown]
 # ## A query with nothing to see
@@ -314,9 +315,10 @@ three = torch.tensor([[False, False, False], [True, True, False]])
 masked_softmax(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]]), three)
 
 # %% [markdown]
-# The first row is zeros. In the second, two keys have even scores, and the third is hidden.
+# The first row is zeros. In the second, two keys have equal scores, and the third is hidden.
 #
-# Its gradients are finite as well: `masked_fill` hands none to what it has filled.
+# The gradients of `masked_softmax` are finite as well: `masked_fill` hands none to what it has
+# filled.
 # (The sine is there because the plain sum of the second row is always 1, and has no slope.)
 
 # %%
@@ -342,7 +344,7 @@ mask_view(scores, tokens=tokens, padding=3)
 
 # %%
 def causal_mask(queries, keys):
-    """True where a query may see a key, for texts of one length (for now)."""
+    """True where a query may see a key; as many keys as queries (for now)."""
     return torch.arange(keys) <= torch.arange(queries)[:, None]  # (query, key)
 
 
@@ -428,7 +430,7 @@ places = [mask.untyped_storage().data_ptr() for mask in (masks(5), masks.square)
 print("in the same place:", places[0] == places[1])
 
 # %% [markdown]
-# All the squares together are 4/3 of the last one at most: each has four times the entries of the
+# All the squares together are at most 4/3 of the last one: each has four times the entries of the
 # one before, and 1 + 1/4 + 1/16 + … is 4/3.
 # Here is the work, in entries computed, for a text that grows token by token.
 # A square is built when the text outgrows the one before, which is half as long.
@@ -737,7 +739,7 @@ style.show(
 )
 
 # %% [markdown]
-# Red is NaN; elsewhere darker is larger, and the padding's rows are exactly 0.
+# Red is NaN; elsewhere darker is larger, and the padding, which no token sees, has 0.
 # The gradient of softmax, from lesson 01, has the weights as factors.
 # Softmax keeps its own weights for this, the ones before the repair, and NaN times 0 is NaN.
 # Every key has met the empty queries, so the NaN reaches all tokens.
@@ -936,7 +938,7 @@ hint("masks.softmax")
 #     return powers / powers.sum(dim=-1, keepdim=True).clamp(min=1)
 # ```
 #
-# A hidden score takes the place of the maximum before the exponential, so that no power is
+# The maximum takes the place of every hidden score before the exponential, so that no power is
 # infinite: infinity times 0 would be NaN.
 # Where something is seen, the maximum has the power 1, so the sum is at least 1, and `clamp`
 # changes only the empty rows: 0/1 is 0.

@@ -55,7 +55,8 @@ for m, n in ((2, 1), (102, 101)):
 # ## Turn instead
 #
 # Take a vector of two numbers, and see it as a hand on a clock's face.
-# Instead of writing the position into it, *turn* it, by the same angle for every position.
+# Instead of writing the position into it, *turn* it: by one angle at position 1, by twice that
+# angle at position 2, and so on.
 #
 # What does turning do to (x, y)?
 # Turned by an angle *a*, the arrow (1, 0) ends at (cos *a*, sin *a*), which is what cosine and
@@ -103,8 +104,8 @@ def score(query, key, m, n, theta):
 # Rows are positions of the query, columns positions of the key.
 
 # %%
-up = (1.0, 0.0)
-table = [[score(up, up, m, n, quarter) for n in range(5)] for m in range(5)]
+hand = (1.0, 0.0)
+table = [[score(hand, hand, m, n, quarter) for n in range(5)] for m in range(5)]
 torch.tensor(table).round().int()
 
 # %% [markdown]
@@ -145,7 +146,7 @@ style.show(
 # %% [markdown]
 # ## Why it works, on paper
 #
-# A picture first.
+# In words first.
 # The product of two vectors is the product of their lengths and the cosine of the angle between
 # them.
 # Turning changes no length.
@@ -188,7 +189,7 @@ for m, n in ((3, 7), (60, 2), (1000, 999)):
 # With quarter turns, a key four positions away looks like one at no distance: the hand has gone
 # round once.
 # A slower hand comes round later, but tells near positions apart less well.
-# Here are three speeds.
+# Here is the score of (1, 0) with itself, at three speeds.
 
 # %%
 distances = torch.arange(0, 120.0)
@@ -432,7 +433,7 @@ weights = (10 * q @ k.T / math.sqrt(64)).masked_fill(later, -math.inf).softmax(d
 attention_view(weights[None], tokens, query=6)
 
 # %% [markdown]
-# No query knows where it stands, and no token had to say what it is.
+# No query knows where the keys stand, and no token had to say what it is.
 # The first token has nothing before it, and looks at itself.
 
 # %% [markdown]
@@ -447,7 +448,7 @@ torch.tensor([255, 256, 257, 258, 259]).to(torch.bfloat16).tolist()
 
 # %% [markdown]
 # From 256 on, every second position does not exist; from 512 on, three of four do not.
-# And before that, the frequency is rounded, and so is its product with the position.
+# Even below 256 the frequency is rounded, and so is its product with the position.
 # How far off are the angles?
 
 
@@ -510,8 +511,8 @@ style.show(
 
 # %% [markdown]
 # From 256 on, two neighbours are rounded to the distance 0 or 2; from 512 on, to 0 or 4.
-# So cosines and sines are never kept in less than `float32`, whatever the precision of the model.
-# `rotate` multiplies by them in that precision, and rounds once, at the end.
+# So angles are never computed in the precision of the model, and their cosines and sines are kept
+# in `float32` at least. `rotate` multiplies by them in that precision, and rounds once, at the end.
 # A cosine lies between −1 and 1, and float32 has it to seven decimals.
 #
 # The angles themselves are computed in double precision, because float32 runs out of digits too,
@@ -563,7 +564,7 @@ print("asked 2000 times, built:", built)
 #
 # The base decides how slow the slow pairs are.
 # On the left is how many positions each of 32 pairs takes for one turn. On the right is the score
-# of `offered` with itself, the same in all pairs, at each distance, divided by its largest.
+# of `offered`, equal in all pairs, with itself at each distance, divided by its largest.
 # Python computes both anew when you move the slider.
 # (In a page without a running Python you see one base only.)
 
@@ -595,8 +596,8 @@ _ = interact(draw_base, base=slider)
 # Llama 3 has a base of 500,000, for the sake of long texts.
 #
 # Do not read the curve as "rotation makes far keys count less".
-# It is the curve of one query and one key that point the same way in all pairs; the head that looks
-# back has another one.
+# It is the curve of one query and one key that point the same way in all pairs.
+# Turn that query back by 500 positions, and the peak is at distance 500.
 # Lesson 05 looks into that.
 
 # %% [markdown]
@@ -862,8 +863,8 @@ hint("rotary.pairing")
 #
 # Difficulty ★★★, 15 minutes.
 # Every token offers this key (d,), half-split.
-# Of all queries (d,) as long as the key, return the one that scores highest with the key `steps`
-# positions before it, wherever it stands. You return it as it is before its own turn.
+# Of all queries (d,) with the norm of the key, return the one that scores highest with the key
+# `steps` positions before it, wherever it stands. You return it as it is before its own turn.
 # `steps` is a tensor that holds one number; the base is 10000.
 
 

@@ -9,6 +9,7 @@
 # You prove a bound on the scores, follow the gradient through it, and train small models with it
 # and without it.
 # At the end you prove that your heads are those of a `TransformerBlock` with `qk_rmsnorm=True`.
+# (The name: the *rms*, root mean square, of d numbers is their length divided by √d.)
 #
 # It takes about 50 minutes to read and 20 seconds to run.
 # You need lessons 01 to 04: attention, heads, masks, rotary. Lesson 05, xPos, is touched once.
@@ -229,7 +230,8 @@ style.show(
 # In the block it is called `qk_scale`, and it is 8 unless told otherwise.
 # It takes the place of 1/√d.
 #
-# Why 8? For one thing it suffices for 65536 keys, as the picture shows.
+# Why 8? For one thing it leaves room: a weight near 1 is possible even among 65536 keys, if all the
+# others point the opposite way.
 # For another it starts training where 1/√d would start it.
 # Let $u$ be any unit vector, and $v$ one in a random direction.
 # The squares of the entries of $v$ sum to 1, and no entry is special, so each has
@@ -240,6 +242,7 @@ style.show(
 # = \frac1d \sum_i u_i^2 = \frac1d.$$
 #
 # The spread of a cosine is 1/√d, which for d = 64 is 1/8; times 8 it is 1.
+# For another d the factor would be √d.
 
 # %%
 many = unit(torch.randn(1000, d)) @ unit(torch.randn(1000, d)).T
@@ -275,8 +278,8 @@ scaled_keys = unit(keys) * k_scale  # (key, d)
 # The rotation of lesson 04 comes after and keeps every length, so the bound holds for rotated
 # queries and keys as well.
 # With the decay of lesson 05 it holds too, if queries see no later keys: each pair's part of the
-# product is then multiplied by at most 1, and even the sizes of the parts sum to no more than the
-# bound.
+# product is then multiplied by at most 1, and by Cauchy and Schwarz the absolute values of the
+# parts sum to no more than the bound.
 #
 # Measured, for queries and keys that grow:
 
@@ -320,14 +323,15 @@ slopes = torch.autograd.functional.jacobian(unit, x)
 formula, torch.allclose(formula, slopes)
 
 # %% [markdown]
-# If $g$ is the gradient that arrives at $u$, the one that leaves for $x$ is
+# If $g$ is the gradient that arrives at $u$, the one that leaves for $x$ is, by the chain rule
+# $\sum_i g_i \, \partial u_i / \partial x_j$,
 #
 # $$g_x = \frac{1}{r} \, \bigl( g - (g \cdot u) \, u \bigr).$$
 #
 # Its dot product with $u$ is $\frac1r (g \cdot u - (g \cdot u)(u \cdot u)) = 0$.
 # The gradient is **orthogonal** to the vector: no part of it points along the vector.
 # It has to be so, since stretching the vector changes nothing.
-# The loss here is a sum of logarithms: of the weight that each query gives to key 0.
+# The loss here: each query's weight on key 0, its logarithm, summed over the queries.
 
 # %%
 vectors = queries.clone().requires_grad_()
@@ -375,8 +379,8 @@ style.show(
 
 # %% [markdown]
 # The matrix that makes the queries inherits this.
-# Multiplied by any factor it makes the same unit queries, so the loss does not change along its
-# own direction, and its gradient is orthogonal to it.
+# Multiplied by any positive factor it makes the same unit queries, so the loss does not change
+# along its own direction, and its gradient is orthogonal to it.
 # The sum over all entries, of the entry times its gradient, is 0.
 
 # %%
@@ -416,8 +420,8 @@ for entry in (40.0, 1.0, 0.0001):
 # %% [markdown]
 # So the length is taken in float32 at least, and the result brought back to the dtype that came.
 # `promote_types` answers with the wider of two dtypes, so float64 stays float64.
-# `vector_norm` is the root of the summed squares; its gradient at zero is 0, where that of a
-# written-out `sqrt` would be infinite.
+# `vector_norm` is the root of the summed squares; the gradient through it at zero is 0, where a
+# written-out `sqrt` would give infinity times 0, which is NaN.
 
 
 # %%
@@ -435,8 +439,8 @@ for entry in (40.0, 1.0, 0.0001, 0.0):
     print(f"64 entries of {entry}: {normalise(half, ones)[0, 0]:.3f}")
 
 # %% [markdown]
-# One sharp edge remains. Below the tiny number the division is by 1e-12, so the gradient at a
-# zero vector is $10^{12}$ times what arrives.
+# One sharp edge remains. Below the tiny number only the division by 1e-12 is left, so the gradient
+# at a zero vector is $10^{12}$ times what arrives.
 # So no vector that training moves should be exactly zero.
 
 # %%
@@ -628,6 +632,8 @@ def train(model, rate, optimiser=torch.optim.Adam, steps=100):
 # We call a copy taught when its loss over the last 20 steps is below 0.5.
 # Both kinds train at four step sizes, with the optimiser Adam, which most models use: it moves
 # each number by about the step size, however small its gradient.
+# So the smaller gradients of longer vectors do not slow it; what counts here is the bound on the
+# logits.
 # Three copies have the ordinary start; three have the same start, but queries and keys grown by 8.
 
 # %%
@@ -683,7 +689,7 @@ style.show(
 # At 0.1 only the normalised copies do.
 # When queries and keys have grown by 8, the others are not taught in these 100 steps at any step
 # size; the normalised ones are, up to 0.1.
-# At 0.3 some of the normalised copies are taught and others not.
+# At 0.3 not all of the normalised copies are taught either.
 #
 # Never, or only late? Here are grown copies without the normalisation, ten times as long, at the
 # smallest step size.
@@ -695,7 +701,8 @@ print("taught after 1,000 steps:", bool((longer[-20:].mean(dim=0) < 0.5).all()))
 
 # %% [markdown]
 # Late, then, if the steps are small.
-# What holds them up shows in the logits. Here are the largest at step size 0.1.
+# What holds them up shows in the logits. Here are the largest at step size 0.1, where without the
+# normalisation neither start was taught in every copy.
 
 # %%
 for name, copies in (("ordinary", ordinary), ("grown   ", grown)):
@@ -709,8 +716,8 @@ for name, copies in (("ordinary", ordinary), ("grown   ", grown)):
 # With it they stay far smaller: beyond 8 they can go only as far as the learned scales grow.
 #
 # It does not mend everything.
-# With plain gradient descent instead of Adam both kinds learn at step size 1, and at 3 both come
-# to nothing.
+# With plain gradient descent instead of Adam all copies of both kinds are taught at step size 1,
+# and at 3 of neither kind all.
 
 # %%
 for normed in (False, True):
@@ -756,7 +763,7 @@ def with_gradients(output, inputs):
 # %% [markdown]
 # Compared are outputs and gradients: of the function, for vectors of several shapes; and of the
 # heads, for the input and all weights.
-# For float16, zeros among it, the function's outputs are compared.
+# In float16, zeros included, only the function's outputs are compared.
 # The block's one matrix has one gradient, whose rows for queries, keys and values are ours.
 
 # %% tags=["proof"]
@@ -968,11 +975,12 @@ hint("qk_norm.normalise")
 # </details>
 
 # %% [markdown]
-# ### 2. A factor that suffices
+# ### 2. A factor that allows it
 #
 # Difficulty ★★☆, 10 minutes.
 # How large must the factor $s$ be, so that one key among `count` *can* get the weight `share`?
-# Start from the largest possible weight, $1 / (1 + (n - 1) \, e^{-2s})$, and solve for $s$.
+# Start from the largest possible weight, $1 / (1 + (n - 1) \, e^{-2s})$ with $n$ = `count`,
+# and solve for $s$.
 # Both arguments are tensors of numbers, and so is the answer.
 
 
@@ -990,14 +998,16 @@ hint("qk_norm.scale")
 # <details>
 # <summary>Solution</summary>
 #
-# From $1 + (n - 1) \, e^{-2s} = 1 / p$ follows $e^{2s} = (n - 1) \, p / (1 - p)$.
+# With $p$ = `share`, from $1 + (n - 1) \, e^{-2s} = 1 / p$ follows
+# $e^{2s} = (n - 1) \, p / (1 - p)$.
 #
 # ```python
 # def factor_needed(count, share):
 #     return ((count - 1) * share / (1 - share)).log() / 2
 # ```
 #
-# For 0.99 among 65536 keys that is 7.8: the 8 of the block suffices, without any learned scale.
+# For 0.99 among 65536 keys that is 7.8: the 8 of the block allows it, without any learned
+# scale.
 #
 # </details>
 

@@ -82,7 +82,8 @@ states = stream(lambda x, block: x + block(x))
 print("mean rms:", *(f"{size:.1f}" for size in rms(states).mean(dim=-1)))
 
 # %% [markdown]
-# The first number is the embedding's, the others are those after each block.
+# The first number is that of the *embedding*, the table that gives each token its first vector; the
+# others are those after each block.
 # If a block's matrices had to work on such numbers as they come, a deep block would see inputs
 # many times as large as the first one does.
 # So each block first brings every vector to one size: that is **layer norm**.
@@ -130,7 +131,7 @@ def layer_norm(x, gamma, eps=1e-5):
 layer_norm(torch.tensor([[1.0, 2, 3, 6], [7, 7, 7, 7]]), torch.ones(4))
 
 # %% [markdown]
-# Usually a learned number is added at the end, the *bias*.
+# Usually a learned number for each feature is added at the end, the *bias*.
 # PaLM, a large language model of 2022, leaves biases out of all its layers, and so do we; its
 # authors report that this made the training of large models more stable.
 #
@@ -184,7 +185,8 @@ _ = interact(draw_norm, scale=slider)
 # What bends here is a **gate**.
 # The first matrix makes pairs: a *value*, not to be confused with the values of attention, and a
 # *gate*, a number that says how far the value may pass.
-# The gate goes through *silu*: z times the sigmoid of z, 1 / (1 + e⁻ᶻ), a soft step from 0 to 1.
+# The gate goes through *silu*, which is z times the sigmoid of z; the sigmoid, 1 / (1 + e⁻ᶻ), is a
+# soft step from 0 to 1.
 # Then it multiplies the value, and each pair has become one **inner feature**.
 
 
@@ -338,11 +340,11 @@ style.show(
 # With the norm in front, as PaLM has it,
 #
 # $$y = x + \operatorname{Attention}(\operatorname{LN}(x)), \qquad
-# z = y + \operatorname{FF}(\operatorname{LN}(y)).$$
+# x' = y + \operatorname{FF}(\operatorname{LN}(y)).$$
 #
 # PaLM lets both take the same normed x, and adds both to the residual:
 #
-# $$z = x + \operatorname{Attention}(\operatorname{LN}(x)) +
+# $$x' = x + \operatorname{Attention}(\operatorname{LN}(x)) +
 # \operatorname{FF}(\operatorname{LN}(x)).$$
 #
 # To compare the two we need attention in short, as lessons 01 to 04 built it: heads, the rotation
@@ -582,8 +584,8 @@ pieces, features = gated_features(code)
 print(features.shape)
 
 # %% [markdown]
-# Take every token that occurs more than once, and split the variance of each layer's features:
-# how much of it lies *between* copies of one token?
+# Take all tokens that occur more than once. Of the whole variance of a layer's features, how much
+# is left among the copies of one token?
 
 
 # %%
@@ -615,8 +617,8 @@ style.show(figure, alt=f"Bars, one for each layer, of the variance between copie
 # What do single neurons respond to?
 # Describe each token by a yes or no, and look for the neuron that follows the answer most
 # closely.
-# The *correlation* measures that: 1 when both rise and fall together, 0 when they have nothing to
-# do with each other, −1 when one rises as the other falls.
+# The *correlation* measures that: 1 when both rise and fall in proportion, 0 when neither tells
+# anything linear about the other, −1 when one falls in proportion as the other rises.
 
 
 # %%
@@ -844,7 +846,7 @@ for name, one in (("right", model), ("swapped", swapped)):
 # on: here it more than doubles.
 # The cure is exact: swap the two halves of the rows back.
 # Trained from the start, either convention would do: before training all rows are drawn alike, and
-# only the training makes some of them gates.
+# only training fits each half to its part.
 
 # %% [markdown]
 # ## What goes wrong: the norm over the wrong axis
@@ -881,11 +883,12 @@ for title, table in tables.items():
 print("a token alone:", norm_over_tokens(x[:, :1], torch.ones(dim)).abs().max().item())
 
 # %% [markdown]
-# The causal mask is in place, and yet earlier tokens change with later ones: the mean has carried
-# the future past the mask.
+# The causal mask is in place, and yet earlier tokens change with later ones: mean and
+# variance have carried the future past the mask.
 # In training such a model could peek at the very tokens that it is to guess; and a text that is
 # being written has none to peek at.
-# And a token alone, the first of every text, is its own mean: nothing of it is left.
+# And in a text of one token, as when writing begins, the token is its own mean: nothing of it is
+# left.
 
 # %% [markdown]
 # ## What goes wrong: the residual twice
@@ -893,7 +896,7 @@ print("a token alone:", norm_over_tokens(x[:, :1], torch.ones(dim)).abs().max().
 # The block here gives the two halves without x, and the model adds it.
 # Some libraries put `x +` inside the block. Mix the two habits, and x is added twice.
 # (Behind the last block the model has one more layer norm, and a product with the embedding that
-# gives the logits.)
+# gives the logits, here a number for each token that may come next.)
 
 # %%
 twice = stream(lambda x, block: x + (x + block(x)))
@@ -987,6 +990,7 @@ hint("feedforward.slope")
 # Difficulty ★★☆, 10 minutes.
 # `projected` (..., q + k + v + 2 · inner) is the result of the fused product: queries, keys,
 # values, then the values and the gates of the feed-forward.
+# How wide queries, keys and values are you need not know.
 # `ff_out` (dim, inner) is the matrix at its end.
 # Return what the feed-forward adds, (..., dim). You may use `torch.nn.functional.silu`.
 

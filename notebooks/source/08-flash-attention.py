@@ -6,8 +6,8 @@
 # Softmax seems to need the table: it divides by the sum of a whole row.
 # **Can you take the softmax of a row that you only ever see in pieces?**
 #
-# In this lesson you build attention that never holds more than one small tile of the table,
-# forwards and backwards, and gives the same numbers.
+# In this lesson you build attention that never works on more than one small tile of the table at a
+# time, forwards and backwards, and gives the same numbers.
 # You prove that it is the tiled attention of `zeta_edu`; then you measure what it saves.
 #
 # It takes about 50 minutes to read and 25 seconds to run.
@@ -453,7 +453,7 @@ print("all rows:", torch.allclose(recovered, all_scores.softmax(dim=-1), atol=1e
 #
 # First for one query with scores $s_j$, weights $p_j$, values $v_j$ and output
 # $o = \sum_j p_j v_j$.
-# From behind comes *g*, the gradient of the loss with respect to *o*.
+# The later layers send back *g*, the gradient of the loss with respect to *o*.
 # How does the loss change with the score $s_k$?
 # By the chain rule, as $g \cdot o$ does, with *g* held fixed.
 #
@@ -471,7 +471,8 @@ print("all rows:", torch.allclose(recovered, all_scores.softmax(dim=-1), atol=1e
 #
 # $$\frac{\partial (g \cdot o)}{\partial s_k} = p_k \, (g \cdot v_k - g \cdot o).$$
 #
-# Every score's gradient can be had by itself, from its own weight and value.
+# Every score's gradient can be had by itself, from its own weight and value
+# and one number of the row, $g \cdot o$.
 # With the four scores of the beginning and *g* = 1:
 
 # %%
@@ -494,6 +495,8 @@ print([round(gradient, 3) for gradient in tracked.grad.tolist()])
 # The rest are the gradients of matrix products.
 # Let Q be the scaled queries, S the table of scores, P that of weights and G the rows *g*; *dQ* is
 # the gradient of the loss with respect to Q, and so on.
+# Q is (query, d), S and P are (query, key), G and the output O are (query, v); the entries of *dS*
+# are the $p_k \, (g \cdot v_k - g \cdot o)$ just found.
 # From S = QKᵀ and O = PV follow
 #
 # $$dQ = dS \, K, \qquad dK = dS^\top Q, \qquad dV = P^\top G.$$
@@ -630,7 +633,8 @@ for queries, keys, *sizes in ((1, 1, 1, 1), (12, 12, 4, 3), (50, 50, 16, 16), (7
         assert visited == [(step.rows, step.columns) for step in steps]
 
         rounded = [tensor.detach().bfloat16() for tensor in qkv]  # the sums are in float32
-        for mine, given in zip(flash(*rounded), tiled_attention(*rounded), strict=True):
+        both = zip(flash(*rounded, **options), tiled_attention(*rounded, **options), strict=True)
+        for mine, given in both:
             torch.testing.assert_close(mine, given)
 print("largest error below 1e-12:", largest < 1e-12)
 
@@ -706,7 +710,8 @@ style.show(
 # The other two grow with the length itself: the output, the gradients, one number for each query,
 # and work space of fixed size.
 # The work space does not double, so twice the length costs 1.7 times the memory, not yet 2.
-# For short texts it is most of the memory: at 256 tokens our one tile *is* the table.
+# For short texts it is most of the memory: at 256 tokens our one tile *is* the table, a few arrays
+# of its size are needed, and ours takes more than regular attention.
 #
 # Ours is not fast: for every tile Python starts some twenty small operations, one by one.
 # PyTorch's does all of them in one piece of compiled code.
@@ -770,12 +775,14 @@ by_regular = moved(regular_steps, vectors + tables)
 print(by_regular, by_regular == 4 * n * n + 4 * n * d)
 
 # %% [markdown]
-# The table is written twice and read twice, the vectors once.
+# Two tables, of scores and of weights, are written and read, and every list of vectors moves once.
 #
 # Now ours.
 # In fast memory there must be room at once for four tiles of *b* vectors (q, k, v and the mix), a
 # tile of *b* · *b* scores, and two numbers for each query.
-# With room for *M* numbers, the largest *b* solves $b^2 + (4d + 2) \, b \le M$.
+# (The powers can overwrite the scores.)
+# With room for *M* numbers, $b^2 + (4d + 2) \, b \le M$; completing the square, the largest *b* is
+# $\sqrt{(2d + 1)^2 + M} - (2d + 1)$, rounded down.
 
 
 # %%
@@ -955,7 +962,7 @@ def forgetting(*forgotten):
 
 # %% [markdown]
 # First the sum of the weights: it is the answer when every value is 1.
-# 256 keys, in tiles of 64; of 200 queries, the smallest and the largest sum.
+# There are 256 keys, in tiles of 64, and 200 queries; printed are the smallest and the largest sum.
 
 # %%
 torch.manual_seed(1)  # the same numbers, whether Triton ran or not
@@ -966,7 +973,7 @@ for name, forgotten in steps.items():
     print(f"forgotten in {name:7}: sums from {sums.min():.2f} to {sums.max():.2f}")
 
 # %% [markdown]
-# In one of the two, it shows: the weights no longer sum to 1.
+# Forgotten in one of the two, it shows: the weights no longer sum to 1.
 # Forgotten in both, they do.
 # There is no NaN, every shape is right, every answer is an average of the values.
 # It is the wrong average.
@@ -1020,8 +1027,8 @@ style.show(
 
 # %% [markdown]
 # Within a tile the weights keep their proportions; between tiles they do not.
-# The powers of an early tile were measured from a smaller maximum, so they are larger, by just the
-# factors that were left out.
+# Where the maximum grew later, the powers of an early tile were measured from a smaller one, and
+# are too large, by one over the factors that were left out.
 # Early keys count too much: the model would seem to look back, for no reason that it has learned.
 
 # %% [markdown]
@@ -1177,8 +1184,8 @@ hint("flash.backward")
 # Softmax can be taken in pieces: keep the maximum, the total and the mix, and when the maximum
 # grows, multiply both sums by one factor.
 # Attention then needs one tile of the table at a time, and causality skips tiles.
-# One number for each query, its log-sum-exp, gives every weight back; with it the backward pass
-# computes the tiles anew, since the sum over the row is $g \cdot o$.
+# One number for each query, its log-sum-exp, gives every weight back, so the backward pass computes
+# the tiles anew; the sum over the row that it needs is $g \cdot o$.
 # The result is exact to rounding.
 # The memory grows with the length instead of its square; the numbers moved shrink by a factor that
 # depends on the fast memory.

@@ -231,7 +231,7 @@ causal_mask(past=4, new=3).int()
 
 # %%
 def fade_both(q, k, scale_base):
-    """Fade turned queries (..., new, d), the last positions of turned keys (..., total, d)."""
+    """Fade turned queries (..., new, d), of the last positions, and keys (..., total, d)."""
     total, d = k.shape[-2:]
     at = torch.arange(total, dtype=torch.double)
     asking = at[total - q.shape[-2] :]
@@ -264,7 +264,8 @@ def mix(q, k, v, visible):
 # %% [markdown]
 # ## A block with a cache
 #
-# The cache itself. `extend` takes the new keys and values, and gives back all of them.
+# The cache itself. `extend` takes the new keys and values, and gives back all keys and values so
+# far.
 # Keys and values lie in one tensor, the keys first.
 
 
@@ -503,7 +504,7 @@ style.show(
 # %% [markdown]
 # When a buffer of 16 is full, 16 tokens move; before that 8 moved, and 4, 2 and 1, which makes
 # 31 in all.
-# So all the moves together are fewer than twice the tokens held when the last one happened.
+# So in single steps all moves together copy fewer than twice the tokens that the last one copied.
 # The picture's second line is such a sum, a power of two less one; the buffer counted too.
 
 # %%
@@ -537,9 +538,10 @@ close = [torch.allclose(a, b) for a, b in zip(through_calls, at_once, strict=Tru
 print("the whole text's gradients:", all(close))
 
 # %% [markdown]
-# The memory for that grows with all the calls, and a buffer that is written into cannot have it:
-# the backward pass would find other numbers where it left some.
-# So the package lets the gradient end at the call.
+# The memory for that grows with all the calls. And PyTorch may refuse a backward pass through a
+# buffer: once anything was written into it, even beside the numbers that were used, it no longer
+# trusts them.
+# So the package lets the gradient end at the call, which is what `detach` does.
 # What was kept counts as a constant; the new tokens have their gradient.
 # For that, the new ones are joined to the old, as long as gradients are wanted at all.
 
@@ -790,7 +792,7 @@ style.show(
 # %% [markdown]
 # With short texts the weights are most of what is read, and 16 texts use each of them 16 times,
 # at 4 bytes: 4 multiplications per byte.
-# With long texts the cache is, and no other text can use it.
+# With long texts most of it is the cache, and no other text can use that.
 # A number in it is used by the query heads that share it: by one in multi-head attention, by all
 # eight in multi-query, which is 1/4 and 2 per byte.
 # A processor multiplies faster than its memory can deliver (lesson 08), so a step with few
@@ -820,7 +822,7 @@ def logits_of(blocks, ids, caches):
     x = model.embedding(torch.as_tensor(ids))  # (b, n, dim)
     for block, cache in zip(blocks, caches, strict=True):
         x = x + block(x, cache)
-    return model.norm(x) @ model.embedding.weight.T  # (b, n, tokens of the list)
+    return model.norm(x) @ model.embedding.weight.T  # (b, n, 2048): one for each token there is
 
 
 # %% [markdown]
@@ -895,9 +897,9 @@ for text in texts.tolist():
 # block in one call without a cache.
 # Then both in calls: with a gradient that ends at the call, and without gradients; in a cache that
 # doubles, and in one that is long enough.
-# The caches live a whole life: a text in calls, a reset, another text, a reset, and half a text
-# whose rows then change places and go on.
-# The configurations differ in heads, fading, cuts and padding.
+# The caches live a whole life: a text in calls, a reset, another text, a reset, and the beginning
+# of a text whose rows then change places or are doubled, and go on.
+# The configurations differ in heads, fading, cuts and length; in each, the second text is padded.
 # (The package's block takes its arguments in another order, which `like_ours` mends.)
 
 
@@ -907,8 +909,8 @@ def like_ours(layer):
 
 
 def life_of(cache, function, weights, x, cuts, keep):
-    """The outputs and gradients of two texts, and of half a text that goes on in other rows."""
-    found, order, half = [], torch.tensor([1, 1, 0]), cuts[0]
+    """The outputs and gradients of two texts, and of a beginning that goes on in other rows."""
+    found, order, cut = [], torch.tensor([1, 1, 0]), cuts[0]
 
     def read(text, cuts, keep):
         found.append(in_calls(function, text, cache, cuts, keep))
@@ -919,9 +921,9 @@ def life_of(cache, function, weights, x, cuts, keep):
     cache.reset()
     read(x.flip(1), cuts[-1:], None)
     cache.reset()
-    read(x[:, :half], [], keep[:, :half])
+    read(x[:, :cut], [], keep[:, :cut])
     cache.reorder(order)
-    read(x[order, half:], [], keep[order])
+    read(x[order, cut:], [], keep[order])
     return found
 
 
@@ -941,7 +943,7 @@ for h, kv, base, cuts, n in cases:
         own.data.copy_(weight.data)
     mine, given = list(block.parameters()), list(layer.parameters())
     x = torch.randn(2, n, 10, dtype=double, requires_grad=True)
-    keep = torch.arange(n) >= torch.tensor([[0], [min(3, n - 2)]])  # the second is padded
+    keep = torch.arange(n) >= torch.tensor([[0], [3]])  # the second is padded
     output, uncut = in_calls(block, x, JoinedCache(), cuts, keep), layer(x, keep)
     pairs = [([output, *slopes(output, [x, *mine])], [uncut, *slopes(uncut, [x, *given])])]
     for room, wanted in itertools.product((None, n), (True, False)):
@@ -965,7 +967,8 @@ print("largest error below 1e-11:", largest < 1e-11)
 # Would it not be cheaper to fade a key once, before it is kept?
 # And where there is no cache, the middle of the text is a good origin, since no factor gets as
 # large as from one end.
-# Here are both ideas together; each is right where it comes from.
+# Here are both ideas together. Each alone is right: the first as long as all calls have one origin
+# and nothing overflows, the second as long as all comes in one call.
 
 
 # %%
@@ -1065,7 +1068,7 @@ style.show(
     figure,
     alt="How much higher a stale origin makes the loss, against position. At once: zero "
     "everywhere. In calls of 64: near zero up to 300, then some tenths. After a prompt of 256: "
-    "later and less.",
+    "less.",
 )
 
 # %% [markdown]
@@ -1106,7 +1109,7 @@ def offset_errors(mask):
     one.load_state_dict(small.state_dict())
     one.mask = mask
     with torch.no_grad():
-        return (in_calls(one, twelve, JoinedCache(), [4, 7, 8, 9]) - expected)[0].norm(dim=-1)
+        return (in_calls(one, twelve, JoinedCache(), [4, 7, 8, 9]) - small(twelve))[0].norm(dim=-1)
 
 
 # %%
@@ -1235,7 +1238,7 @@ hint("cache.step")
 # ### 3. A chunk
 #
 # Difficulty ★★☆, 10 minutes.
-# Now several new tokens: `queries` (new, d) are the last of the positions of `keys` and `values`
+# Now several new tokens: `queries` (new, d) belong to the last positions of `keys` and `values`
 # (total, d).
 # Return their causal attention, (new, d).
 
@@ -1276,7 +1279,8 @@ hint("cache.chunk")
 # last.
 # Return the scores of the step with xPos, (n,), for `zeta` (d/2,) and a scale base of 8, divided
 # by √d.
-# Multiply each product by what is left of it at its distance.
+# Pair *i* is the features *i* and *i* + d/2; multiply its part of the product by its ζ to the power
+# of the distance over 8.
 
 
 # %% tags=["exercise"]

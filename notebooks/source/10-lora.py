@@ -98,7 +98,8 @@ def loss_on(model, inputs, targets):
 
 
 # %% [markdown]
-# How well does the model expect such letters, before it has learned any?
+# How well does the model expect such letters (the first eight windows of those held out), before it
+# has learned any?
 # A model that knows nothing gives each of the 2048 tokens the same probability, and has a loss of
 # ln 2048 = 7.62.
 # And the best one possible? It still has to guess which of the 840 letters comes, and knows how to
@@ -241,14 +242,15 @@ style.show(
 # %% [markdown]
 # ## The update
 #
-# The matrix W stays *frozen*: it is not trained.
+# The matrix W (d, e), with d = `dim` and e = `dim_out` in the code, stays *frozen*: it is not
+# trained.
 # It and the thin pair work side by side, and their results are added:
 #
 # $$y = x W + \frac{\alpha}{r} \, x A B.$$
 #
 # The number α (alpha) says how strong the update is.
-# It is divided by the rank r, because A B is a sum of r pieces; the paper says that with it
-# less must be tuned anew when the rank changes.
+# It is divided by the rank r, because A B is a sum of r pieces; the paper says that this saves
+# tuning when the rank changes.
 # (The paper writes vectors as columns, so the order turns round: W x + (α/r) B A x.)
 
 
@@ -278,12 +280,12 @@ for name, function in orders.items():
 # The training should begin at the model as it is: the update should be 0 at first.
 # It is 0 when A is 0, when B is 0, or when both are. Which shall it be?
 #
-# The gradient tells. For a product u M, let G be the gradient of the loss with respect to it.
+# The gradient tells. For a product u M, of u (n, r) and M (r, e), let G (n, e) be the gradient of
+# the loss with respect to the product.
 # Then the gradient of M is uᵀ G, and that of u is G Mᵀ.
 #
-# Let s be α/r, x the inputs (n, d), one row for each token, and G the gradient of the loss with
-# respect to the update, (n, e).
-# The update is (s x A) B, so take s x A as u, and B as M.
+# Let s be α/r and x the inputs (n, d), one row for each token.
+# The update is such a product, (s x A) B, and G its gradient: take s x A as u, and B as M.
 # It is also (x A) (s B): the gradient of x A is G (s B)ᵀ, and from there that of A has xᵀ in front.
 #
 # $$\frac{\partial L}{\partial B} = s \, (x A)^\top G, \qquad
@@ -445,7 +447,7 @@ style.show(
 )
 
 # %% [markdown]
-# And on the letters that it has never seen?
+# And on letters that it has never seen, the eight windows of before?
 
 # %%
 with torch.no_grad():
@@ -453,7 +455,7 @@ with torch.no_grad():
 print("held-out loss at most 0.1 above the best possible:", loss_after < floor + 0.1)
 
 # %% [markdown]
-# Read aloud, from the same opening:
+# Read aloud, from the same opening, of a letter that was held out:
 
 # %%
 print(model.generate(opening, max_new_tokens=20, temperature=0, stop="\n"))
@@ -484,10 +486,11 @@ def share_right(model):
 print("at least 95% right:", share_right(model) >= 0.95)
 
 # %% [markdown]
-# The rule was learned, by training 2.6 % as many numbers as the model has.
+# The rule was learned, and the numbers trained are only 2.6 % as many as the model's weights.
 #
 # What became of Python?
 # The same update works on every text that the model reads, also where it is not wanted.
+# We shall measure the loss on this piece of Python, with the update and without.
 
 # %%
 code = '''def total(accounts):
@@ -546,7 +549,7 @@ axes.margins(y=0.15)
 style.show(
     figure,
     alt="Bars of the loss. On letters it falls from above 6 to about 0.3 with the update; on "
-    "Python it rises with it, from 3 to above 4.",
+    "Python it rises with it, from 3 to about 5.",
 )
 
 # %%
@@ -796,7 +799,7 @@ print("largest error below 1e-10:", max(errors) < 1e-10)
 # What you built is what the package does, in a few calls.
 # Give it the trained numbers, and it answers as the merged model did.
 # (It can hold several updates by name; one without a name is called "default".)
-# With its `save_lora` they become a file; what that weighs beyond the numbers are names and shapes.
+# Its `save_lora` writes them to a file; what that weighs beyond the numbers is names and shapes.
 
 # %%
 import tempfile
@@ -882,7 +885,7 @@ style.show(
 
 # %%
 for name, loss in python_at_start.items():
-    print(f"{name}: {loss / python_losses['without']:.0f} times the old model's loss on Python")
+    print(f"{name}: {loss / python_losses['without']:.1f} times the old model's loss on Python")
 
 # %% [markdown]
 # ## What goes wrong: merged, and still added
@@ -1041,8 +1044,8 @@ hint("lora.rank_one")
 # The update can be taken out, kept in a small file, or merged into the weights, where it costs
 # nothing.
 # What it gives up is freedom: a change of high rank it cannot make.
-# `add_lora(model, small=True)` gives up more and learns r × r numbers for each matrix, between the
-# first singular vectors of the frozen weight.
+# `add_lora(model, small=True)` gives up more: the thin matrices are the first r columns and rows of
+# the frozen weight's own SVD, and only an r × r matrix between the two is learned.
 #
 # **References.**
 # LoRA: Hu et al. 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); section 4.1 has the

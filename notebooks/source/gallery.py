@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Gallery · Every view once
 #
-# Ten pictures of a transformer that move, each made by one line.
+# Ten pictures of a transformer that move, each made by one call.
 # **Which of them answers the question that you have?**
 #
-# Everything below works without a running Python: in a notebook that is opened again, on a page
+# All ten work without a running Python: in a notebook that is opened again, on a page
 # that is saved, with the network off.
 # `.save("page.html")` writes such a page from any of them, `.save("picture.png")` a still picture,
 # and `.live()` gives a widget whose controls Python can read and set.
@@ -20,8 +20,9 @@ _ = torch.manual_seed(0)
 
 # %% [markdown]
 # A small language model comes with the package.
-# It has read the source of Python's standard library, and it lends its numbers to most pictures
-# here: its first block, and what goes into that block for a line of code.
+# It has read the source of Python's standard library.
+# The attention, the cache and the block below show its numbers, for two lines of code; the other
+# pictures need none, or take random ones.
 
 # %%
 model, tokenizer = load_pretrained("python-small")
@@ -52,6 +53,7 @@ views.heads_view(8, 2)
 # ## Masks
 #
 # What may a token see? Hide the future, hide padding, go on from a cache.
+# The scores are random.
 
 # %%
 views.mask_view(2 * torch.randn(8, 8), tokens=tokens[:8])
@@ -68,7 +70,7 @@ views.rotary_view(16)
 # %% [markdown]
 # ## xPos
 #
-# Rotation alone does not make distant tokens fade; xPos does.
+# With rotation alone a distant token can count as much as a near one; with xPos it cannot.
 
 # %%
 views.xpos_view()
@@ -78,6 +80,7 @@ views.xpos_view()
 #
 # As activations grow, attention hardens onto one token, unless queries and keys are brought to
 # length 1.
+# Queries and keys are random.
 
 # %%
 queries, keys = torch.randn(2, 2, 16, 8)  # each (heads, positions, dim_head)
@@ -87,6 +90,7 @@ views.qknorm_view(queries, keys)
 # ## Flash attention
 #
 # Softmax, tile by tile: the table of scores is never whole, and the result is the same.
+# Queries, keys and values are random.
 
 # %%
 queries, keys, values = torch.randn(3, 12, 8)  # each (positions, dim_head)
@@ -122,9 +126,9 @@ views.block_view(block, x, tokens=tokens)
 # %% [markdown]
 # ## Linked to other widgets
 #
-# `.live()` gives a widget with a trait for each control, to read, set and link.
-# Here a slider of ipywidgets and the position of the query move each other; put both into one
-# `VBox([slider, live])` to see it.
+# `.live()` gives a widget with an attribute for each control (a *trait*), to read, set and link.
+# Here a slider of ipywidgets and the position `m` of the query move each other: we set the slider,
+# and read `m`. Put both into one `VBox([slider, live])` to see it.
 
 # %%
 from ipywidgets import IntSlider, link

@@ -260,7 +260,7 @@ TRUNCATE = Exercise(
         ),
     ),
     hints=(
-        "`u, s, v = torch.linalg.svd(A @ B, full_matrices=False)` finds the parts, largest first.",
+        "The parts of A B come sorted, the largest first; keep that one alone.",
         "Part i is s[i] times the outer product of `u[:, i]` and `v[i]`.",
         "`torch.outer(column, row)` is an outer product.",
     ),

@@ -138,7 +138,7 @@ SCALE = Exercise(
         ),
     ),
     hints=(
-        "At best the key has the logit s and every other key −s. Write down its weight.",
+        "Take the reciprocal of both sides, so that the power exp(−2s) stands alone.",
         "The weight is 1 / (1 + (count − 1) · exp(−2s)). Set it equal to the share.",
         "Solve for exp(2s): it is (count − 1) · share / (1 − share). Then take the logarithm.",
     ),

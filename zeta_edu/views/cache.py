@@ -44,7 +44,8 @@ class Costs(NamedTuple):
         per_token: for the projections and the feed-forward half of one token.
         per_pair: for a query and a key it sees: the score and the mix, all heads together.
         bytes_per_token: of the cache, for this block's number of key heads.
-        others: bytes per token for multi-head and multi-query attention, by name.
+        others: bytes per token for multi-head and multi-query attention, by name, where the block
+            is not of that kind itself.
     """
 
     per_token: int
@@ -90,11 +91,12 @@ def costs(block: TransformerBlock) -> Costs:
     shape = torch.Size((1, block.kv_heads, 1, block.dim_head))
     size = cache.keys.element_size() * shape.numel() * 2  # keys and values
     one = size // block.kv_heads
+    ways = {"multi-head": block.heads, "multi-query": 1}
     return Costs(
         sum(matrix.numel() for matrix in matrices),
         2 * block.heads * block.dim_head,
         size,
-        {"multi-head": block.heads * one, "multi-query": one},
+        {name: heads * one for name, heads in ways.items() if heads != block.kv_heads},
     )
 
 

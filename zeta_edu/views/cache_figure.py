@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from zeta_edu.views import style
 from zeta_edu.views.attention_figure import weight_top
@@ -63,11 +64,12 @@ def _draw_work(axes: Axes, view: "CacheView") -> None:
 
 def _draw_bytes(axes: Axes, view: "CacheView") -> None:
     ends = view.trace.ends
-    for (name, size), line in zip(view.costs.others.items(), ("--", ":"), strict=True):
+    for (name, size), line in zip(view.costs.others.items(), ("--", ":"), strict=False):
         axes.plot(ends, [size * end for end in ends], line, color=style.MASK, label=name)
     mine = f"this block ({view.kv_heads} key head{'s' if view.kv_heads > 1 else ''})"
     axes.plot(ends, [view.costs.bytes_per_token * end for end in ends], color=style.KEY, label=mine)
-    most = max(view.costs.others.values()) * ends[-1]
+    most = max([view.costs.bytes_per_token, *view.costs.others.values()]) * ends[-1]
     axes.set(xlabel="tokens read", ylabel="bytes", ylim=(0, 1.9 * most))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("held in the cache", fontsize=12)
     axes.legend(loc="upper left", fontsize=10)

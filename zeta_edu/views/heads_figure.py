@@ -63,7 +63,8 @@ def sharings_shown(view: "HeadsView") -> list["Sharing"]:
 def _draw_sizes(left: Axes, right: Axes, view: "HeadsView", shown: list["Sharing"]) -> None:
     layers = "one layer" if view.layers == 1 else f"{view.layers} layers"
     tokens = f"{view.context:,} token{'' if view.context == 1 else 's'}"
-    left.set_title(f"cache of {tokens}, {layers}", x=-0.5, fontsize=11)
+    width = f"{view.bytes_per_number} byte{'' if view.bytes_per_number == 1 else 's'} a number"
+    left.set_title(f"cache of {tokens}, {layers}, {width}", x=-0.5, fontsize=11)
     right.set_title(f"parameters of attention, {layers}", x=-0.5, fontsize=11)
     opened = [way.kv_heads for way in shown].index(view.kv_heads)
     names = [_named(view.heads, way.kv_heads) for way in shown]

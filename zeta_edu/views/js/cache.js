@@ -128,7 +128,7 @@ class CacheView extends Frame {
     });
     const mine = `this block, ${plural(kv_heads, "key head")}`;
     const sizes = Object.entries({ ...costs.others, [mine]: costs.bytes_per_token });
-    const looks = [[mask, [6, 4]], [mask, [2, 4]], [key]];
+    const looks = [...[[mask, [6, 4]], [mask, [2, 4]]].slice(0, sizes.length - 1), [key]];
     const most = ends.at(-1) * Math.max(...sizes.map(([, size]) => size));
     this.memory.draw({
       x,

@@ -82,7 +82,8 @@ class XPosView extends Frame {
     this.curves = xposCurves(now.curve, distances, parts);
     const { mask, output } = this.colours.roles;
     const line = (name, y, colour, width) => ({ name, x: distances, y, colour, width });
-    const series = [line("rotation alone (RoPE)", this.curves.rope, mask, 1), line("xPos", this.curves.xpos, output, 2.5)];
+    const { rope, xpos } = this.curves;
+    const series = [line("rotation alone (RoPE)", rope, mask, 1), line("xPos", xpos, output, 2.5)];
     if (state.model) series.push(...this.headSeries());
     const least = Math.min(0, ...series.flatMap(({ y }) => Array.from(y)));
     this.plot.draw({
