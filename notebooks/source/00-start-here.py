@@ -23,12 +23,13 @@ attention_view(model, code, layer=5, head=4, query=13)
 # You see the attention of a small language model, trained on the source code of Python's own
 # library.
 # It opens on the second `def`, which looks at `·add`: what followed `def` the last time.
-# The title says how much attention goes such a way in the whole text.
+# The title says how much of its attention a token that occurred before gives that way, on average.
 #
 # Pick another piece of the code: the more the model looks at a piece, the more colour that one
 # gets.
 # A blank is written `·` and a line break `⏎`; the *log* scale makes small amounts visible.
 # Choose another layer or head (you will soon know what they are), and the picture changes.
+# (Lesson 02 explains the bracket over the heads.)
 # It keeps working when Python has stopped.
 #
 # In this course you build the part that does the looking, and everything around it, from
@@ -36,7 +37,7 @@ attention_view(model, code, layer=5, head=4, query=13)
 # At the end yours and the one in the package give the same numbers.
 #
 # This first lesson takes 15 minutes to read and 20 seconds to run.
-# You need Python, and a little PyTorch from lesson 01 on.
+# You need Python and a little PyTorch.
 
 # %% [markdown]
 # ## What you are looking at
@@ -53,8 +54,9 @@ print(list(zip(tokenizer.pieces(ids), ids, strict=True))[:8])
 # %% [markdown]
 # The model is a stack of equal parts, the **blocks**; the place of a block in the stack is its
 # **layer**.
-# A block lets every token look at the tokens before it, in several ways at once, its **heads**.
-# A recorder collects how much each token looks at each other one: the attention **weights**.
+# A block lets every token look at itself and the tokens before it, in several ways at once, its
+# **heads**.
+# A recorder collects how much each token looks at each one: the attention **weights**.
 
 # %%
 import torch
@@ -63,14 +65,15 @@ from zeta_edu import record_attention
 
 with record_attention(model) as record, torch.no_grad():
     model(torch.tensor([ids]))
-weights = torch.stack([layer[0] for layer in record])  # (layer, head, query, key)
+# (layer, head, token that looks, token looked at); [0] is our one text
+weights = torch.stack([layer[0] for layer in record])
 print(len(record), "layers of", weights.shape[1], "heads,", weights.shape[2], "tokens")
 
 # %% [markdown]
 # The token that looks is called the *query*, the token that is looked at the *key*.
 # Each query has one unit of attention to share out: a row of weights sums to 1.
-# And it never looks ahead: to the right of the diagonal every weight is 0.
-# The model is trained to guess the next token; if it saw it, it would learn nothing.
+# And no query looks ahead: to the right of the diagonal every weight is 0.
+# The model is trained to guess the next token; if it could see that token, it would learn nothing.
 # What hides the later tokens is a *mask*, and lesson 03 builds it.
 
 # %%
@@ -88,7 +91,7 @@ print("largest weight on a later token:", weights.triu(diagonal=1).max().item())
 # The first two tokens are left out, since they have hardly a choice.
 
 # %%
-others = weights[:, :, 2:]  # its row i belongs to token i + 2
+others = weights[:, :, 2:]  # row i is token i + 2: itself in column i + 2, the one before in i + 1
 habits = {
     "the token before": others.diagonal(offset=1, dim1=-2, dim2=-1).mean(dim=-1),
     "the token itself": others.diagonal(offset=2, dim1=-2, dim2=-1).mean(dim=-1),
@@ -171,7 +174,7 @@ print(model.generate(prompt, max_new_tokens=130, temperature=0))
 # %% [markdown]
 # Always taking the likeliest gives the same text every time, and here it ends in a circle.
 # Let it draw lots instead: a likely token often, an unlikely one seldom.
-# The logits are divided by the *temperature* first.
+# The logits are divided by the *temperature* first (0 is an exception: always the likeliest).
 # The lower it is, the more often the likeliest wins.
 
 # %%
@@ -180,7 +183,7 @@ for temperature in (1.5, 1.0, 0.7, 0.3):
     print(f"temperature {temperature}: {labels[0]} with {chance:.0%}")
 
 # %% tags=["nbval-ignore-output"]
-# Lots fall differently on another kind of processor, even from the same seed.
+# The draws differ on another kind of processor, even from the same seed.
 print(model.generate(prompt, max_new_tokens=100, temperature=0.7, seed=3))
 
 # %% [markdown]
@@ -202,7 +205,7 @@ show_block_map()
 # %% [markdown]
 # Read it from the left: x comes in, a row of numbers for each token, and goes out changed.
 # Above, the tokens look at each other; below, the feed-forward works on each token alone.
-# SwiGLU is its kind, and *out* is a matrix that brings the heads together again.
+# *SwiGLU* is its kind, and *out* is a matrix that brings the heads together again.
 # The *residual* is x itself, which is added back at the end.
 # No need to understand it yet: each box carries the number of the lesson that builds it.
 # By lesson 11 you have all of it.
@@ -249,7 +252,8 @@ show_block_map()
 # ### A first exercise
 #
 # Difficulty ★☆☆, 2 minutes.
-# Return the sum of every row of `table`, a tensor (..., row, column).
+# Return the sum of every row of `table`, a tensor whose last two axes are rows and columns; there
+# may be more axes before them.
 # You have seen how: the cell that printed `rows sum to 1` did it for the model's weights.
 
 

@@ -45,7 +45,7 @@ prices = {"apple": 10, "pear": 20, "quince": 40}
 prices["pear"]
 
 # %% [markdown]
-# A lookup compares what you ask for, the *query*, with every key of the dictionary.
+# Think of a lookup as comparing what you ask for, the *query*, with every key of the dictionary.
 # A key that equals the query gets weight 1, every other key weight 0.
 
 # %%
@@ -246,7 +246,7 @@ style.show(
 )
 
 # %% [markdown]
-# A dictionary has no first entry and no last, and neither has this one.
+# What a dictionary answers does not depend on the order of its entries, and neither does it here.
 # Shuffle the entries, each key with its value, and the answers stay.
 # For now attention is blind to order; lesson 04 gives it a sense of place.
 
@@ -266,7 +266,7 @@ torch.allclose(shuffled, mixed)
 # the numbers at about this size.
 # One product $q_i k_i$ then has mean 0, because the mean of a product of independent numbers is
 # the product of their means.
-# With mean 0, a variance is the mean of the square, written $\mathbb{E}$ for short:
+# With mean 0, the variance is the mean of the square; $\mathbb{E}$ stands for the mean:
 # $\mathbb{E}[q_i^2 k_i^2] = \mathbb{E}[q_i^2] \, \mathbb{E}[k_i^2] = 1 \cdot 1 = 1$.
 # Variances of independent numbers add up, so
 #
@@ -361,10 +361,10 @@ attention(queries, keys, values)
 # also asks.
 # Its query says what it is looking for, its key says what it offers, its value is what it hands
 # over.
-# The model has a vector for each token, and multiplies it by three matrices to get the three: on
-# the map this is *one projection*.
+# The model has a vector for each token, and multiplies it by three matrices to get query, key and
+# value; the map draws the three as *one projection* (lesson 07 says why).
 # Training finds the matrices.
-# (People call both the token that asks and its vector a query; so did lesson 00.)
+# (People call both the token that asks and its vector a query; in lesson 00 it was the token.)
 # Here we write queries, keys and values by hand, so that you can foresee every weight.
 # There is no mask yet: a token sees the later ones too.
 
@@ -420,7 +420,7 @@ weights = scaled.softmax(dim=-1)
 mixed = weights @ values  # (12, 10)
 
 # %% [markdown]
-# A key that fits has the score 14 / √10 = 4.43, every other key 0.
+# A key that fits has the scaled score 14 / √10 = 4.43, every other key 0.
 # So with one fitting key among 12 its weight is e^4.43 / (e^4.43 + 11); with two, each has
 # e^4.43 / (2 e^4.43 + 10).
 
@@ -437,6 +437,7 @@ print(f"in the table: {weights.max():.2f}            {weights[-1].max():.2f}")
 # Pick a token in the line and see what its query finds; switch from the raw scores to the scaled
 # ones and to the weights.
 # It opens on the closing bracket. Try the comma next, then the last `a`.
+# Its title counts tokens by weight: an even spread over *n* of them counts as *n*.
 
 # %%
 stages = {"scores": scores[None], "scaled": scaled[None]}  # (1 head, 12, 12) each
@@ -505,7 +506,8 @@ _ = interact(draw_scale, scale=slider)
 # Nothing so far has called the attention of `zeta_edu`.
 # Now compare: the outputs, and the gradients with respect to queries, keys and values, in double
 # precision.
-# It is a proof as far as a test on random numbers can be one: no other formula agrees so closely.
+# It is a proof as far as a test on random numbers can be one: a formula that differs would hardly
+# agree so closely.
 # The package's function has an axis for heads, which the three dots of ours take in.
 
 # %% tags=["proof"]
@@ -554,8 +556,10 @@ torch.allclose(formula, slopes)
 
 # %% [markdown]
 # Then its size, for the random keys of before.
-# Every row of the table sums to 0, so its diagonal, $w_i (1 - w_i)$, says how large the rest is.
-# Its sum is 0 for a hard choice, and at most 15/16 = 0.94, where 16 weights are even.
+# In every row the other entries, $-w_i w_j$, are negative, and the row sums to 0: so its diagonal
+# entry, $w_i (1 - w_i)$, is as large as all the others together.
+# The sum of the diagonal is 0 for a hard choice, and at most 15/16 = 0.94, where 16 weights are
+# even.
 
 # %%
 for name, scale in (("without √d", 1.0), ("with √d   ", 1 / math.sqrt(256))):
@@ -593,8 +597,9 @@ for name, scale in (("without √d", 1.0), ("with √d   ", 1 / math.sqrt(256)))
 
 # %% [markdown]
 # Without √d most queries are sure, weight above 0.9, of a wrong key.
-# A quarter of them get next to no gradient; a few, torn between two keys, get a huge one.
-# With √d every gradient is multiplied by 1/16 on its way, but none is tiny or huge beside the rest.
+# A quarter of them get next to no gradient, while the longest is huge.
+# With √d every gradient is multiplied by 1/16 on its way, but three quarters of them are within
+# a factor of five of the longest.
 #
 # So without √d no step size suits all queries.
 # To be fair, each scale may choose among seven.
@@ -618,7 +623,7 @@ without = [losses(1.0, rate) for rate in rates]
 with_scale = [losses(1 / math.sqrt(256), rate) for rate in rates]
 print("step size       ", *(f"{rate:5}" for rate in rates))
 print("error without √d", *(f"{errors[-1]:5.1f}" for errors in without))
-print("error with √d   ", *(f"{errors[-1]:5.1f}" for errors in with_scale))
+print("error with √d   ", *(f"{errors[-1]:5.2f}" for errors in with_scale))
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3))
@@ -634,7 +639,7 @@ style.show(
 )
 
 # %% [markdown]
-# With √d all the queries find their keys, once the steps are long enough.
+# With √d the error falls to 0, once the steps are long enough: all the queries find their keys.
 # Without it none of these step sizes gets them there.
 
 # %% [markdown]

@@ -95,6 +95,8 @@ print("7 - 3:", round((out @ handed.flatten()).item(), 2))
 # Perhaps we only chose the wrong query.
 # Let the one head give a share *w* of its attention to the left number *a*, and the rest,
 # 1 − *w*, to the right number *b*.
+# (Attention on the minus, which is worth 0, would only shrink both, and the factor *m* makes up for
+# that.)
 # The last step multiplies its answer by some factor *m*:
 #
 # $$m \, \bigl( w \, a + (1 - w) \, b \bigr).$$
@@ -169,8 +171,8 @@ slider = FloatSlider(0.8, min=0, max=1, step=0.05, continuous_update=False)
 _ = interact(draw_share, share=slider)
 
 # %% [markdown]
-# This argument is about weights that do not see the numbers, and values that do not know their
-# place, as ours are.
+# The argument holds where, as here, the weights do not depend on the numbers, nor the values on
+# their place.
 # Otherwise more is possible; but one head still hands over one average, and its weights are still
 # not negative.
 #
@@ -276,11 +278,12 @@ style.show(
 #
 # Now with real vectors: 5 tokens of 8 numbers, and the matrices that make queries, keys and
 # values of them.
-# A matrix has a row for each number that it makes, as PyTorch keeps it.
+# As in PyTorch, row *i* of a matrix makes number *i* of the result: so `x @ w.T`.
 
 # %%
 n, dim = 5, 8
 x = torch.randn(n, dim, dtype=torch.double)
+# (heads · d, dim) each, and w_out (dim, heads · d): both sizes are 8 here.
 w_q, w_k, w_v, w_out = torch.randn(4, 8, dim, dtype=torch.double) / math.sqrt(dim)
 
 # %% [markdown]
@@ -337,8 +340,9 @@ for heads, d in ((1, 512), (8, 64), (64, 8)):
     print(f"{heads:2} heads of {d:3}: {heads * n * n * d:,} multiplications for the scores")
 
 # %% [markdown]
-# The vector is divided among the heads, not copied for each.
-# More heads means more tables of weights, and fewer numbers for each head to tell keys apart by.
+# The vector is divided among the heads, not copied for each, so the products cost the same.
+# What grows is the number of weights, with the number of heads; and each head has fewer numbers to
+# tell keys apart by.
 # There can be too many: in the experiments of the paper that introduced them, 8 heads of 64 did
 # better than 1 of 512, and than 32 of 16 (Vaswani et al., table 3, rows A; references below).
 
@@ -383,8 +387,8 @@ torch.allclose(attention(queries, copied, copied_values), looped)
 
 # %% [markdown]
 # But the copies cost the very memory that sharing should save.
-# Instead, split the axis of query heads into groups, and give keys and values an axis of length 1
-# in its place.
+# Instead, split the axis of query heads in two, (group, member), and give keys and values an axis
+# of length 1 where the queries have their members.
 # An axis of length 1 serves all entries of the other side, without a copy.
 
 
@@ -462,7 +466,8 @@ for kv_heads in (8, 2, 1):
 # By hand, for 8 heads of 64 and `dim` = 512: a query matrix has 512 · 512 = 262,144 parameters,
 # and so has `out`.
 # With 2 key/value heads, the key matrix has 2 · 64 · 512 = 65,536, a quarter.
-# A token leaves 2 · (64 + 64) = 256 numbers, which is 512 bytes at 16 bits, or 2 bytes, each.
+# In each layer a token leaves 2 · (64 + 64) = 256 numbers, which is 512 bytes at 16 bits, or 2
+# bytes, each.
 
 # %%
 for kv_heads in (8, 4, 2, 1):
@@ -484,7 +489,8 @@ heads_view(8, 2)
 # %% [markdown]
 # Here are the sizes of a large model, PaLM: 118 layers, tokens of 18,432 numbers, 48 heads of 256,
 # and one key/value head (references below).
-# For one text of 2,048 tokens, at 2 bytes a number, its cache takes 247 MB.
+# For one text of 2,048 tokens, at 2 bytes a number, its cache takes
+# 118 · 2,048 · (256 + 256) · 2 bytes = 247 MB.
 # Choose 48 and read what multi-head attention would have taken.
 
 # %%
@@ -503,8 +509,8 @@ shared = HeadedAttention(16, 4, heads=4, kv_heads=2)
 full = HeadedAttention(16, 4, heads=4, kv_heads=4)
 weights = shared.state_dict()
 for name in ("to_k.weight", "to_v.weight"):
-    pairs = rearrange(weights[name], "(kv d) dim -> kv d dim", kv=2)
-    weights[name] = rearrange(pairs.repeat_interleave(2, dim=0), "h d dim -> (h d) dim")
+    matrices = rearrange(weights[name], "(kv d) dim -> kv d dim", kv=2)
+    weights[name] = rearrange(matrices.repeat_interleave(2, dim=0), "h d dim -> (h d) dim")
 
 # %%
 full.load_state_dict(weights)
@@ -633,12 +639,13 @@ torch.equal(wrong.view(n, heads * d), x)
 
 # %% [markdown]
 # Here is a test that does see it.
-# Attention without a mask knows no order (lesson 01): shuffle the tokens, and the outputs are
-# shuffled with them, and otherwise the same.
+# Attention without a mask knows no order: shuffled keys and values change nothing (lesson 01), and
+# shuffled queries only shuffle the outputs.
+# So shuffle the tokens, and the outputs are shuffled with them, and otherwise the same.
 
 
 # %%
-def shuffling_error(split, merge, heads=4, n=6):
+def shuffling_error(split, merge, n=6):
     """How far the output for shuffled tokens is from the shuffled output."""
     torch.manual_seed(1)
     x, order = torch.randn(n, 32), torch.randperm(n)
@@ -692,7 +699,8 @@ for kv_heads in (8, 4, 2, 1):
 # With as many key heads as query heads nothing is copied, and with a single one there is nothing
 # to mix up.
 # So a test of these two cases sees nothing.
-# Between them, half of these query heads or more read the keys and values of another group.
+# With 2 or 4 key heads, half of these query heads or more read the keys and values of another
+# group.
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.4, 3), width_ratios=(2, 2, 5))
@@ -721,7 +729,8 @@ torch.allclose(mended, shared_attention(queries, keys, values)[order], atol=1e-6
 # So it is the same attention with its query heads renamed.
 # A model trained that way starts from random heads, which have no order, and is none the worse.
 # The mistake shows when weights come from elsewhere: they were trained to be read in runs.
-# That is why an order has to be agreed on, and why the proof copies the weights of a whole block.
+# That is why an order has to be agreed on, and why the proof tests numbers of key/value heads
+# between one and all.
 
 # %% [markdown]
 # ## Exercises

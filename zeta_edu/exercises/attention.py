@@ -130,7 +130,7 @@ SOFTMAX = Exercise(
         ),
     ),
     hints=(
-        "Three steps: exp of every score, the sum of each row, each row over its sum.",
+        "Work out the weights for the scores 1, 0, 1 and for 0, −1, 0. What do you notice?",
         "`keepdim=True` keeps the summed axis, so that the division lines up with the rows.",
         (
             "exp(1000) is infinite. Subtracting one number from a whole row leaves softmax as it "
