@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,11 +24,18 @@ SOURCE = "notebooks/source/01-attention.py"
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The project's files that take the address, and one lesson."""
+def copy(tmp_path: Path, lesson_build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's files that take the address, and one lesson, as without an address."""
     for name in (*FILES, LESSON, SOURCE, "notebooks/build.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    tool = runpy.run_path(str(tmp_path / "tools" / "address.py"))
+    for name, (earlier, *_) in tool["PLACES"].items():
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(re.sub(earlier, "", text), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(lesson_build, "PROJECT", tmp_path / "pyproject.toml")
+        lesson_build.build(tmp_path / SOURCE, tmp_path / LESSON, run=False)
     return tmp_path
 
 
@@ -60,19 +68,19 @@ def other_lines(path: Path, address: str) -> list[str]:
 
 
 def test_the_address_changes_nothing_else(copy: Path) -> None:
-    own = project(copy).get("urls", {"Repository": "no address yet"})["Repository"]
+    before = {name: other_lines(copy / name, "no address yet") for name in FILES}
     name_it(copy, "other/zeta_edu")
     for name in FILES:
-        old = other_lines(ROOT / name, own.removeprefix("https://github.com/"))
-        assert other_lines(copy / name, "other/zeta_edu") == old
+        assert other_lines(copy / name, "other/zeta_edu") == before[name]
 
 
 @pytest.mark.parametrize("words", [(), ("zeta_edu",), ("https://github.com/a/b",), ("a/b", "c")])
 def test_what_is_no_address_is_refused(copy: Path, words: tuple[str, ...]) -> None:
+    before = (copy / "README.md").read_text()
     refused = name_it(copy, *words)
     assert refused.returncode == 1
     assert refused.stderr.startswith("the address must be OWNER/NAME as on GitHub, got '")
-    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text()
+    assert (copy / "README.md").read_text() == before
 
 
 def test_the_notebooks_get_it_without_being_run(
