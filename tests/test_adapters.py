@@ -12,7 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.strategies import drawn, gradients, make_block
 from zeta_edu import LoRA, TransformerBlock
-from zeta_edu.adapters import add_lora, lora_names, merge_lora, unmerge_lora, use_lora
+from zeta_edu.adapters import (
+    add_lora,
+    lora_names,
+    merge_lora,
+    unmerge_lora,
+    use_lora,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -246,3 +252,12 @@ def test_adapters_equal_pefts_also_merged():
     merged, plain = merge_lora(block), theirs.merge_and_unload()
     for name in ("fused_attn_ff_proj.weight", "attn_out.weight"):
         close(merged.get_parameter(name), plain.get_parameter(name), atol=1e-12, rtol=1e-10)
+
+
+def test_a_weight_that_is_computed_is_not_merged_into() -> None:
+    block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), targets=["q", "o"])
+    torch.nn.utils.parametrizations.weight_norm(block.attn_out)
+    projection = block.fused_attn_ff_proj.weight.clone()
+    with pytest.raises(ValueError, match=r"attn_out\.weight must be a parameter to merge into"):
+        merge_lora(block)
+    assert block.fused_attn_ff_proj.weight.equal(projection)

@@ -1,6 +1,7 @@
 """The command `zeta-edu`: what it says, and how it ends."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,3 +149,44 @@ def test_other_shells_get_a_script_of_their_own(
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "there is not enough memory for this"),
+        (RuntimeError("CUDA out of memory. Tried"), "there is not enough memory for this"),
+        (ValueError("max_new_tokens must not be negative"), "--max-tokens must not be negative"),
+    ],
+)
+def test_errors_speak_of_what_the_user_gave(
+    error: Exception,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert outcome(monkeypatch, error) == 2
+    assert f"zeta-edu: {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("train --out", "argument --out: it must name a file or folder, got ''"),
+        ("train --text", "argument --text: it must name a file or folder, got ''"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words.split(), ""])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of Unix closes the output")
+def test_a_closed_output_is_no_error() -> None:
+    command = f"'{sys.executable}' -m zeta_edu lessons >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

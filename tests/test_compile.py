@@ -10,7 +10,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.strategies import drawn, gradients, make_block, paths, variants
-from zeta_edu import LoRA
+from zeta_edu import LoRA, TransformerBlock
+from zeta_edu.adapters import adapter_modules, add_lora
 
 pytestmark = [  # torch's own affairs
     pytest.mark.filterwarnings(r"ignore:.torch\.jit\.script:DeprecationWarning"),
@@ -124,3 +125,10 @@ def test_exported_graph_serves_any_length(options: dict[str, Any]):
         close(program.module()(x, mask), block(x, mask))
     plain = torch.export.export(block, example[:1], dynamic_shapes=(shapes,))
     close(plain.module()(x), block(x))
+
+
+def test_a_compiled_model_and_a_plain_one_name_their_places_alike() -> None:
+    block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2))
+    wrapped = torch.nn.Sequential(torch.compile(block))
+    assert list(adapter_modules(wrapped, "default")) == ["0.q", "0.k", "0.v", "0.o"]
+    assert list(adapter_modules(torch.compile(block), "default")) == ["q", "k", "v", "o"]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import signal
 import socket
@@ -204,6 +205,7 @@ def get(address: str) -> bytes:
         return bytes(answer.read())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send an interrupt to one process")
 def test_the_server_starts_tells_its_address_and_ends(tmp_path: Path, mine: Path) -> None:
     port = free_port()
     words = ["lab", "--no-browser", "--port", str(port), "--dir", str(mine)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="make and sh are not Windows' own")
 TOOLS = ("sh", "dirname", "grep", "rm", "touch")
 
 

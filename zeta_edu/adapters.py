@@ -131,7 +131,8 @@ def merge_lora(model: Model) -> Model:
         The same model.
 
     Raises:
-        ValueError: no adapter is active, or one is merged already.
+        ValueError: no adapter is active, one is merged already, or a weight is computed from others
+            (by a parametrization, or pruning), so that nothing can be added to it.
 
     Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, "No Additional Inference Latency".
 
@@ -145,6 +146,8 @@ def merge_lora(model: Model) -> Model:
     active = [entry for entry in _places(model) if entry[2].active is not None]
     if not active:
         raise ValueError("model must have an active adapter to merge: see add_lora and use_lora")
+    for block, target, _ in active:
+        _check_own_weight(block, target)
     for block, target, place in active:
         _shift(block, target, place, +1)
         place.merged, place.active = place.active, None
@@ -178,6 +181,15 @@ def unmerge_lora(model: Model) -> Model:
     return model
 
 
+def _check_own_weight(block: TransformerBlock, target: str) -> None:
+    name = "attn_out" if target == "o" else "fused_attn_ff_proj"
+    if "weight" not in dict(getattr(block, name).named_parameters(recurse=False)):
+        raise ValueError(
+            f"{name}.weight must be a parameter to merge into, and it is computed from others; "
+            "first make it one, for example with torch.nn.utils.parametrize.remove_parametrizations"
+        )
+
+
 @torch.no_grad()
 def _shift(block: TransformerBlock, target: str, place: Adapters, sign: int) -> None:
     """Add `sign` times the active update of a place to the rows of the weight that it updates."""
@@ -209,7 +221,11 @@ def _blocks(model: nn.Module) -> dict[str, TransformerBlock]:
     """Every block of a model by its path, or say why there is none."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    blocks = {path: m for path, m in model.named_modules() if isinstance(m, TransformerBlock)}
+    blocks = {  # by the same path whether torch.compile has wrapped a part or not
+        ".".join(part for part in path.split(".") if part != "_orig_mod"): module
+        for path, module in model.named_modules()
+        if isinstance(module, TransformerBlock)
+    }
     if not blocks:
         raise ValueError(f"model must contain a TransformerBlock, got {type(model).__name__}")
     return blocks

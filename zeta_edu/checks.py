@@ -41,6 +41,15 @@ def probability(name: str, value: Any) -> float:
     return value
 
 
+def random_seed(name: str, value: Any) -> int:
+    """`value` as an int that torch takes for a seed, or an error that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{name} must be at least 0 and below 2 ** 63, got {value}")
+    return value
+
+
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool, or an error that names the argument."""
     if not isinstance(value, bool):

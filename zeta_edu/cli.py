@@ -83,13 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence on stderr says why), 130 when it was interrupted.
     """
     try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # what its encoding lacks becomes "?"
         parser = build_parser()
         arguments = parser.parse_args(argv)
         if not hasattr(arguments, "run"):
             parser.print_help()
             return 0
         code = int(arguments.run(arguments) or 0)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell has closed it
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
@@ -100,10 +103,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"zeta-edu: {one_sentence(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("zeta-edu: there is not enough memory for this; try smaller sizes", file=sys.stderr)
+        return 2
+
+
+# What the package calls in its errors what is an option of another name here.
+OPTIONS = {
+    "max_new_tokens": "--max-tokens",
+    "learning_rate": "--lr",
+    "vocab_size": "--vocab",
+    "batch_size": "--batch",
+    "attn_dropout": "--dropout",
+}
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory, of the machine or of a device, did not suffice."""
+    words = ("out of memory", "not enough memory", "can't allocate memory", "exceeds memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def one_sentence(error: Exception) -> str:
     """Return what went wrong on one line, without the error's class or number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    first, _, rest = " ".join(str(error).split()).partition(" ")
+    return f"{OPTIONS.get(first, first)} {rest}".strip() or type(error).__name__

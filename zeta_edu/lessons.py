@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def bring(shipped: Path, lesson: Path, folder: Path) -> str:
         "refreshed": "refreshed; yours was not edited",
         "same": f"is in {folder} as it came",
     }
-    return said.get(done, f"yours is edited and kept; zeta-edu lessons {lesson.stem[:2]} --reset")
+    again = f"zeta-edu lessons {lesson.stem[:2]} --dir {shlex.quote(str(folder))} --reset"
+    return said.get(done, f"yours is edited and kept; {again}")
 
 
 def reset(lesson: Path, folder: Path, agreed: bool) -> int:

@@ -208,3 +208,10 @@ def test_a_torn_or_missing_file_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match="mine"):
         load_lora(language_model(), path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, "float16"])
+def test_numbers_are_not_stored_as_what_cannot_hold_them(tmp_path: Path, dtype: Any):
+    with pytest.raises(TypeError, match="dtype must be a floating-point dtype, got"):
+        save_lora(adapted(), tmp_path / "mine.safetensors", dtype=dtype)
+    assert not list(tmp_path.iterdir())

@@ -338,3 +338,34 @@ def test_compiled_generation_is_the_same(tokenizer, monkeypatch):
     with pytest.raises(ValueError, match="between 0 and 299"):
         model.generate(torch.tensor([300]), 3, compile=True)
     torch._dynamo.reset()
+
+
+def test_a_batch_inside_a_list_is_refused(model):
+    with pytest.raises(ValueError, match=r"prompt\[1\] must have shape \(n,\) with n at least 1"):
+        model.generate([torch.tensor([1, 2]), torch.tensor([[1, 2], [3, 4]])], 2)
+
+
+def test_a_part_that_rests_goes_on_resting(model):
+    model.train()
+    model.blocks[0].eval()
+    model.generate(torch.tensor([1, 2]), 2)
+    assert model.training
+    assert not model.blocks[0].training
+    assert not model.blocks[0].norm.training
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("temperature", "a", "temperature must be a number, got 'a'"),
+        ("temperature", 1e-40, "temperature must be 0 or at least 0.0001"),
+        ("temperature", -1.0, "temperature must be 0 or at least 0.0001"),
+        ("repetition_penalty", 1e-40, "repetition_penalty must be at least 0.0001"),
+        ("top_k", 2.5, "top_k must be a positive integer, got 2.5"),
+        ("seed", 1.5, "seed must be an int, got 1.5"),
+        ("seed", 2**70, "seed must be at least 0 and below 2 \\*\\* 63"),
+    ],
+)
+def test_what_is_no_way_to_draw_is_refused_at_once(option, value, complaint):
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        Sampling(**{option: value})

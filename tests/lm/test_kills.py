@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 KILLS = int(os.environ.get("ZETA_EDU_KILLS", "3"))  # more of them by hand
 TRAIN = (
     "train --text mine --dim 16 --depth 1 --heads 2 --dim-head 8 --vocab 300 --length 16 --batch 4 "

@@ -195,3 +195,15 @@ def test_a_foreign_cache_is_refused():
         small()(some_tokens(1, 2), cache=small(depth=2).new_cache(1))
     with pytest.raises(TypeError, match="new_cache"):
         small()(some_tokens(1, 2), cache=[])
+
+
+def test_a_cache_that_a_failed_call_left_uneven_is_refused(model):
+    tokens, cache = torch.tensor([[1, 2, 3]]), model.new_cache(1)
+    broken = model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(tokens, cache=cache)
+    broken.remove()
+    with pytest.raises(ValueError, match=r"layers of different lengths, \[3, 0"):
+        model(tokens, cache=cache)
+    cache.reset()
+    torch.testing.assert_close(model(tokens, cache=cache), model(tokens))

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,3 +201,15 @@ def test_twelve_layers_of_eight_heads_fit_into_a_page_of_two_megabytes() -> None
     page = attention_view(causal(12, 8, 256)).html()
     print(f"12 × 8 × 256: {len(page.encode()) / 1e6:.2f} MB")
     assert len(page.encode()) < 2_000_000
+
+
+def test_an_output_without_attentions_says_how_to_get_them() -> None:
+    output = SimpleNamespace(attentions=None)
+    with pytest.raises(ValueError, match="holds no attentions: load the model with"):
+        attention_view(output, ["a", "b"])
+
+
+def test_of_an_encoder_and_decoder_one_must_be_chosen() -> None:
+    output = SimpleNamespace(encoder_attentions=(), cross_attentions=())
+    with pytest.raises(ValueError, match=r"pass \.encoder_attentions, \.decoder_attentions or"):
+        attention_view(output, ["a", "b"])

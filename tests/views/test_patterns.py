@@ -82,3 +82,12 @@ def test_a_head_with_nothing_or_with_what_is_no_number_says_so() -> None:
 def test_a_text_too_short_for_habits_is_still_described(count: int) -> None:
     weights = np.tri(count) / np.arange(1, count + 1)[:, None]
     assert described(weights, TOKENS[:count])
+
+
+def test_parts_of_characters_are_no_copies_of_each_other() -> None:
+    tokens = ["a", "b", *["\ufffd"] * 4]
+    copies = np.tril(np.ones((6, 6), dtype=np.float32), k=-1) + np.eye(6, dtype=np.float32)
+    copies[:, :2] = 0
+    copies[:2, 0] = 1
+    sentence = findings(copies[None, None] / copies.sum(axis=1, keepdims=True), tokens, True)[0][0]
+    assert "copies" not in sentence.sentence

@@ -17,7 +17,7 @@ from zeta_edu.adapters import (
     lora_names,
     lora_places,
 )
-from zeta_edu.checks import existing_file, flag, number
+from zeta_edu.checks import existing_file, flag, floating_dtype, number
 from zeta_edu.files import write_atomically
 from zeta_edu.lm import parallel
 from zeta_edu.lm.checkpoints import check_tensors, read_tensors
@@ -44,7 +44,7 @@ def save_lora(
             not given.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is no module, or `dtype` no dtype of real numbers.
         ValueError: the model has no adapter of that name, or a number in it is not finite, in
             itself or once in `dtype`.
 
@@ -58,6 +58,8 @@ def save_lora(
     ...     Path(f"{folder}/poems.safetensors").stat().st_size < 3000
     True
     """
+    if dtype is not None:
+        floating_dtype("dtype", dtype)
     loras = adapter_modules(model, name)
     if not loras:
         raise ValueError(f"name must be one of the adapters {lora_names(model)}, got {name!r}")

@@ -34,9 +34,13 @@ def _add_train(subparsers: Any) -> None:
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_train)
-    parser.add_argument("--out", default="model", metavar="FOLDER", help="where to save")
+    parser.add_argument(
+        "--out", type=_named, default="model", metavar="FOLDER", help="where to save"
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--text", metavar="PATH", help="a file or folder; else Python's library")
+    source.add_argument(
+        "--text", type=_named, metavar="PATH", help="a file or folder; else Python's library"
+    )
     source.add_argument(
         "--documentation", action="store_true", help="the topics of Python's manual"
     )
@@ -68,9 +72,13 @@ def _add_finetune(subparsers: Any) -> None:
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_finetune)
-    parser.add_argument("--text", metavar="PATH", required=True, help="a file or folder")
+    parser.add_argument(
+        "--text", type=_named, metavar="PATH", required=True, help="a file or folder"
+    )
     parser.add_argument("--model", default="python-small", help="a shipped model, or a folder")
-    parser.add_argument("--out", default="adapter", metavar="FOLDER", help="where to save")
+    parser.add_argument(
+        "--out", type=_named, default="adapter", metavar="FOLDER", help="where to save"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--rank", type=int, default=8, help="inner features of its updates")
@@ -116,7 +124,7 @@ def _add_training(
 
 
 def _add_running(running: Any, every: int = 250) -> None:
-    running.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    running.add_argument("--device", default="cpu", help="cpu, cuda, mps, xpu")
     running.add_argument("--threads", type=int, help="of the CPU; torch's choice when not given")
     running.add_argument("--bf16", action="store_true", help="compute in bfloat16 (autocast)")
     running.add_argument("--compile", action="store_true", help="use torch.compile")
@@ -132,6 +140,8 @@ def _add_generate(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "generate",
         help="continue a text with a trained model",
+        description="Print a text and what the model writes after it, as it comes. A text that "
+        "begins with a dash goes last, after --.",
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_generate)
@@ -149,6 +159,12 @@ def _add_generate(subparsers: Any) -> None:
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text")
     parser.add_argument("--threads", type=int, help="of the CPU; torch's choice when not given")
     parser.add_argument("--compile", action="store_true", help="use torch.compile, for long texts")
+
+
+def _named(text: str) -> str:
+    if not text:  # as an unset variable of the shell gives it; it would be the current folder
+        raise argparse.ArgumentTypeError("it must name a file or folder, got ''")
+    return text
 
 
 def _targets(text: str) -> list[str]:

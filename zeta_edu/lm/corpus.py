@@ -133,7 +133,8 @@ def beginning_of(documents: Sequence[Document]) -> str:
     if any(document.name.endswith(".py") for document in documents):
         return "def add("
     lines = (line.strip() for document in documents for line in document.text.splitlines())
-    return next((line for line in lines if line), "")[:20]
+    # A shell would take one that begins with a dash for an option.
+    return next((line for line in lines if line and line[0] != "-"), "")[:20]
 
 
 def split_and_learn(

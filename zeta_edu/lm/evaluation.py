@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zeta_edu.lm import parallel
 from zeta_edu.lm.data import cut_windows
+from zeta_edu.modes import evaluating
 
 # A quick validation reads this many windows, spread evenly over the held-out text.
 VALIDATION_WINDOWS = 64
@@ -45,17 +46,15 @@ def evaluate(
     starts = np.arange(fitting) * length
     if windows is not None and windows < fitting:
         starts = starts[np.linspace(0, fitting - 1, windows).astype(int)]
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
+    device = next(model.parameters()).device
     summed = torch.zeros((), dtype=torch.float64, device=device)
     for part in _own_parts(starts):
         # A process may have no window in a round: it runs the model all the same, as FSDP needs.
         inputs, targets = (side.to(device) for side in cut_windows(tokens, part, length))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(inputs)
         losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
         summed += losses.sum(dtype=torch.float64)
-    model.train(was_training)
     return parallel.total(summed).item() / (len(starts) * length)
 
 

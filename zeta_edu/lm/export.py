@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from zeta_edu.lm.model import TransformerLM
+from zeta_edu.modes import evaluating
 
 
 def export_model(
@@ -30,16 +31,13 @@ def export_model(
     window = int(16 * model.config["xpos_scale_base"]) if model.config["use_xpos"] else longest
     if not 3 <= longest <= window:
         raise ValueError(f"longest must lie between 3 and {window}, got {longest}")
-    was_training = model.training
     tokens = torch.zeros(2, min(longest, 8), dtype=torch.long, device=model.embedding.weight.device)
     sizes = {
         0: torch.export.Dim("batch", min=1, max=2**16),
         1: torch.export.Dim("length", min=1, max=longest),
     }
-    try:
-        program = torch.export.export(model.eval(), (tokens,), dynamic_shapes={"tokens": sizes})
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        program = torch.export.export(model, (tokens,), dynamic_shapes={"tokens": sizes})
     if path is not None:
         torch.export.save(program, path)
     return program

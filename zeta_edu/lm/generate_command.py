@@ -2,19 +2,16 @@
 
 import argparse
 
-import torch
-
 from zeta_edu.adapters import merge_lora
-from zeta_edu.checks import positive_integer
 from zeta_edu.lm.adapter_files import load_lora
 from zeta_edu.lm.checkpoints import load_pretrained
-from zeta_edu.lm.running import compiler_explained
+from zeta_edu.lm.running import compiler_explained, set_threads
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the prompt and, as it comes, its continuation."""
     if arguments.threads is not None:
-        torch.set_num_threads(positive_integer("--threads", arguments.threads))
+        set_threads(arguments.threads)
     model, _ = load_pretrained(arguments.model)
     if arguments.adapter is not None:
         merge_lora(load_lora(model, arguments.adapter))

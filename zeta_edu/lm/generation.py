@@ -1,7 +1,6 @@
 """Generation: one token after another, each drawn from the model's prediction."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from zeta_edu.lm.sampling import AS_IT_IS, Sampling, choose
 from zeta_edu.lm.stopping import Stop, cut_at, ids_of_stop, split_stop
+from zeta_edu.modes import evaluating
 
 if TYPE_CHECKING:
     from zeta_edu.lm.model import TransformerLM
@@ -68,7 +68,7 @@ def generate(
             return []
         if all(isinstance(one, str) for one in prompt):
             return _continue_texts(run, prompt, stop)
-        rows = [_as_batch(model, ids)[0] for ids in prompt]
+        rows = [_as_row(model, f"prompt[{i}]", ids) for i, ids in enumerate(prompt)]
         new = list(run.new_tokens(*_padded(rows), ids_of_stop(stop)))
         return [
             torch.cat([ids, *(token[i : i + 1] for token in new)]) for i, ids in enumerate(rows)
@@ -137,7 +137,7 @@ class _Run:
         ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         last = tokens[:, -1]
         for _ in range(self.max_new_tokens):
-            with _evaluating(self.model):
+            with evaluating(self.model), torch.no_grad():  # no mode leaks while suspended
                 logits = predict(tokens)[:, -1]
             drawn = choose(logits, self.sampling, generator, seen).to(tokens.dtype)
             last = torch.where(ended, last, drawn)
@@ -236,6 +236,12 @@ def _check_count(max_new_tokens: int) -> None:
         raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
 
 
+def _as_row(model: "TransformerLM", name: str, ids: Any) -> Int[Tensor, " n"]:
+    if isinstance(ids, Tensor) and (ids.ndim != 1 or not len(ids)):
+        raise ValueError(f"{name} must have shape (n,) with n at least 1, got {tuple(ids.shape)}")
+    return _as_batch(model, ids)[0]
+
+
 def _as_batch(model: "TransformerLM", prompt: Any) -> Int[Tensor, "batch n"]:
     if not isinstance(prompt, Tensor):
         raise TypeError(
@@ -248,15 +254,3 @@ def _as_batch(model: "TransformerLM", prompt: Any) -> Int[Tensor, "batch n"]:
             f"{tuple(prompt.shape)}"
         )
     return prompt.to(model.embedding.weight.device).reshape(-1, prompt.shape[-1])
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for one step, so that no mode leaks while suspended."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

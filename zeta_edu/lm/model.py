@@ -156,6 +156,11 @@ class TransformerLM(nn.Module):
             raise ValueError(
                 f"cache has {len(cache.layers)} layers, the model {len(self.blocks)} blocks"
             )
+        lengths = [layer.length for layer in cache.layers]
+        if not torch.compiler.is_compiling() and min(lengths) < max(lengths):
+            raise ValueError(
+                f"cache has layers of different lengths, {lengths}: a call with it failed; reset it"
+            )
         return cache.layers
 
     def check_tokens(self, tokens: Tensor) -> None:

@@ -16,6 +16,8 @@ from zeta_edu.lm.training import Report
 
 STATE, LOG, CARD = "training-state.safetensors", "log.csv", "README.md"
 BOARD = "tensorboard"
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+MOST_THREADS = 1024
 
 
 def training_options(arguments: argparse.Namespace) -> TrainingOptions:
@@ -81,12 +83,8 @@ def out_folder(arguments: argparse.Namespace, begun: str, done: Sequence[str]) -
 def set_up(arguments: argparse.Namespace) -> None:
     """Set threads, device, precision and seed; join the other processes under `torchrun`."""
     if arguments.threads is not None:
-        torch.set_num_threads(positive_integer("--threads", arguments.threads))
-    try:
-        torch.empty(0, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {arguments.device} cannot be used: {reason}") from None
+        set_threads(arguments.threads)
+    check_device(arguments.device)
     arguments.device = parallel.start(arguments.device)
     if arguments.fsdp and parallel.processes() == 1:
         raise ValueError(
@@ -97,6 +95,23 @@ def set_up(arguments: argparse.Namespace) -> None:
         "float32 matrix products take torch's fast path: set_float32_matmul_precision('medium')"
     )
     torch.manual_seed(arguments.seed)
+
+
+def set_threads(threads: int) -> None:
+    """Have torch use so many threads of the CPU, or say what the number may be."""
+    if positive_integer("--threads", threads) > MOST_THREADS:
+        raise ValueError(f"--threads must be at most {MOST_THREADS}, got {threads}")
+    torch.set_num_threads(threads)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError when nothing can be trained on a device of that name here."""
+    if device.split(":")[0] not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {device} cannot be used: this torch finds none") from None
 
 
 @contextmanager

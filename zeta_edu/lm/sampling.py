@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from zeta_edu.checks import number, positive_integer, random_seed
+
+SMALLEST = 1e-4  # of what logits are divided by: below, they leave float32
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -20,7 +24,7 @@ class Sampling:
         seed: of the draws; another result each time when not given.
 
     Raises:
-        ValueError: an option is outside what it may be; the message names it.
+        TypeError, ValueError: an option is not a number, or outside what it may be; it is named.
 
     Source: top-k from Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018;
     top-p from Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020;
@@ -34,16 +38,20 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or a positive number, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if number("temperature", self.temperature) and self.temperature < SMALLEST:
             raise ValueError(
-                f"repetition_penalty must be a positive number, got {self.repetition_penalty}"
+                f"temperature must be 0 or at least {SMALLEST:g}, got {self.temperature}"
             )
+        if self.top_k is not None:
+            positive_integer("top_k", self.top_k)
+        if self.top_p is not None and not 0 < number("top_p", self.top_p) <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if number("repetition_penalty", self.repetition_penalty) < SMALLEST:
+            raise ValueError(
+                f"repetition_penalty must be at least {SMALLEST:g}, got {self.repetition_penalty}"
+            )
+        if self.seed is not None:
+            random_seed("seed", self.seed)
 
     def generator(self, device: torch.device) -> torch.Generator:
         """Return a source of randomness of its own: torch's global one is left alone."""

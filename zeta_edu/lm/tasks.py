@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zeta_edu.lm.model import TransformerLM
 from zeta_edu.lm.options import Progress, TrainingOptions
 from zeta_edu.lm.training import UNSCORED, Report, Saving, fit
+from zeta_edu.modes import evaluating
 
 NUM_TOKENS = 257
 _VALIDATION_SEED = 2**31  # no training has it
@@ -83,11 +84,10 @@ class Task:
     def _validate(self, model: nn.Module, examples: int, seed: int) -> tuple[float, float]:
         """Return the mean loss over what is learned, and the accuracy."""
         tokens, determined = self.examples(examples, seed, step=0)
-        device, was_training = next(model.parameters()).device, model.training
+        device = next(model.parameters()).device
         tokens, determined = tokens.to(device), determined.to(device)
-        model.eval()
-        logits = model(tokens[:, :-1]).float()
-        model.train(was_training)
+        with evaluating(model):
+            logits = model(tokens[:, :-1]).float()
         targets = self._targets(tokens, determined)
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=UNSCORED

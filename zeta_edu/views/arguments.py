@@ -31,7 +31,7 @@ def read(source: Any, words: tuple[Any, ...], tokens: Sequence[str] | None) -> R
 
 def weights(source: Any) -> Float[np.ndarray, "layers heads queries keys"]:
     """Attention weights as one float32 array, from a tensor, an array, a record or a tuple."""
-    array = _layers(getattr(source, "attentions", source))
+    array = _layers(_attentions(source))
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"weights must have a layer and a head, got shape {array.shape}")
     outside = array[(array < -1e-4) | (array > 1 + 1e-3)]
@@ -41,6 +41,23 @@ def weights(source: Any) -> Float[np.ndarray, "layers heads queries keys"]:
             "scores before the softmax go into stages="
         )
     return np.clip(array, 0.0, 1.0)
+
+
+def _attentions(source: Any) -> Any:
+    """The weights in a Hugging Face output; anything else as it is."""
+    if not hasattr(source, "attentions"):
+        if hasattr(source, "cross_attentions"):
+            raise ValueError(
+                "weights must be of one kind; pass .encoder_attentions, .decoder_attentions or "
+                f".cross_attentions of the {type(source).__name__}"
+            )
+        return source
+    if not source.attentions:
+        raise ValueError(
+            f"the {type(source).__name__} holds no attentions: load the model with "
+            'attn_implementation="eager", and call it with output_attentions=True'
+        )
+    return source.attentions
 
 
 def _layers(source: Any) -> Float[np.ndarray, "layers heads queries keys"]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zeta_edu.attention import Attend
 from zeta_edu.block import TransformerBlock
 from zeta_edu.masks import visible_keys
+from zeta_edu.modes import evaluating
 from zeta_edu.norm import l2_normalise
 from zeta_edu.recording import record_attention
 from zeta_edu.rotary import apply_xpos, rotary_tables, rotate, xpos_window
@@ -95,7 +96,12 @@ def block_wires(
         "swiglu": block.ff_out[0],
         "ff_out": block.ff_out,
     }
-    with torch.no_grad(), _resting(block), _hooks(listened, heard), record_attention(block) as seen:
+    with (
+        torch.no_grad(),
+        evaluating(block),
+        _hooks(listened, heard),
+        record_attention(block) as seen,
+    ):
         out = block(x, mask)
         queries, keys, _, _ = heard["attend"][0]
         wires = {"x": x, "normed": heard["norm"][1], "fused": heard["fused"][1]}
@@ -106,18 +112,6 @@ def block_wires(
         attn_out = block.finetune_modules.add("o", projected, merged[0])
         wires |= {"merged": merged[0], "attn_out": attn_out, "swiglu": heard["swiglu"][1]}
     return wires | {"ff_out": heard["ff_out"][1], "out": out}
-
-
-@contextmanager
-def _resting(block: nn.Module) -> Iterator[None]:
-    """Each module in evaluation mode meanwhile, and back in its own after."""
-    modes = {module: module.training for module in block.modules()}
-    block.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

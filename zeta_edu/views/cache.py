@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from zeta_edu.block import TransformerBlock
 from zeta_edu.cache import KVCache
 from zeta_edu.checks import positive_integer
+from zeta_edu.modes import evaluating
 from zeta_edu.recording import record_attention
 from zeta_edu.views import arguments, codec
 from zeta_edu.views.display import Control, View
@@ -217,12 +218,8 @@ def cache_view(
     if positive_integer("prompt", prompt) > n:
         raise ValueError(f"prompt must be at most the {n} tokens of x, got {prompt}")
     labels = arguments.names("tokens", tokens, n)
-    training = block.training
-    block.eval()
-    try:
+    with evaluating(block):
         found = trace(block, inputs, prompt)
-    finally:
-        block.train(training)
     return CacheView(found, costs(block), (block.heads, block.kv_heads), labels)
 
 

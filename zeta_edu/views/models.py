@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zeta_edu.block import TransformerBlock
+from zeta_edu.modes import evaluating
 from zeta_edu.recording import record_attention
 
 
@@ -57,13 +58,8 @@ def read_text(model: nn.Module, tokenizer: Any, text: str) -> Reading:
             f"do; got {type(model).__name__}"
         )
     run = _run_blocks if blocks else _run_foreign
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return run(model, tokenizer, text)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        return run(model, tokenizer, text)
 
 
 def _device(model: nn.Module) -> torch.device:

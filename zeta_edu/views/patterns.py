@@ -48,7 +48,9 @@ def findings(
 def _habits(tokens: Sequence[str]) -> dict[str, tuple[Bool[np.ndarray, "tokens tokens"], float]]:
     """Where each habit would put its attention, and how interesting the habit is."""
     count = len(tokens)
-    _, kinds = np.unique(np.array(tokens, dtype=object).astype(str), return_inverse=True)
+    # A part of a character has no text of its own: two of them need not be the same token.
+    names = [token if "\ufffd" not in token else f"{token}{i}" for i, token in enumerate(tokens)]
+    _, kinds = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
     copies = np.tril(kinds[:, None] == kinds[None, :], k=-1)
     after_copies = np.zeros_like(copies)
     after_copies[:, 1:] = copies[:, :-1]
