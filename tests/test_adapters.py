@@ -261,3 +261,23 @@ def test_a_weight_that_is_computed_is_not_merged_into() -> None:
     with pytest.raises(ValueError, match=r"attn_out\.weight must be a parameter to merge into"):
         merge_lora(block)
     assert block.fused_attn_ff_proj.weight.equal(projection)
+
+
+@pytest.mark.parametrize(
+    ("saved", "here", "complaint"),
+    [
+        ({}, {"alpha": 32}, r"default\.scale is 4\.0 here, 1\.0 in the state dict"),
+        ({"merged": True}, {}, r"q\.merged is None here, 'default' in the state dict"),
+        ({}, {"merged": True}, r"q\.merged is 'default' here, None in the state dict"),
+    ],
+)
+def test_a_state_dict_that_means_another_update_is_refused(
+    saved: dict[str, Any], here: dict[str, Any], complaint: str
+) -> None:
+    def adapted(alpha: int | None = None, merged: bool = False) -> TransformerBlock:
+        block = add_lora(TransformerBlock(dim=16, dim_head=8, heads=2), alpha=alpha)
+        return merge_lora(block) if merged else block
+
+    with pytest.raises(RuntimeError, match=complaint):
+        adapted(**here).load_state_dict(adapted(**saved).state_dict())
+    adapted(**here).load_state_dict(adapted(**here).state_dict())

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -190,3 +192,14 @@ def test_a_closed_output_is_no_error() -> None:
     command = f"'{sys.executable}' -m zeta_edu lessons >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["train", "finetune", "generate", "view", "export"])
+def test_the_help_shows_examples_that_are_understood(command: str) -> None:
+    parser = cli.build_parser()
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    shown = commands.choices[command].format_help()
+    examples = re.findall(r"^(?:example:| ) zeta-edu (.*)", shown, flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        parser.parse_args(shlex.split(example))

@@ -21,9 +21,10 @@ from zeta_edu.feedforward import SwiGLU
 from zeta_edu.lora import Finetune, FinetuneModules
 from zeta_edu.norm import LayerNorm, l2_normalise
 from zeta_edu.rotary import rotary_tables, rotate
+from zeta_edu.settings import SavedSettings
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(SavedSettings):
     """A pre-norm transformer block with attention and feed-forward in parallel.
 
     One bias-free projection of the normed input gives queries, keys, values and the feed-forward
@@ -230,17 +231,3 @@ class TransformerBlock(nn.Module):
         """What no shape shows, and would load wrongly without a word; kept as metadata."""
         names = ("causal", "scale", "xpos_scale_base")
         return {"heads": self.heads, **{name: getattr(self.attend, name) for name in names}}
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if hasattr(destination, "_metadata"):
-            destination._metadata[prefix[:-1]]["settings"] = self._settings()
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        saved, errors = local_metadata.get("settings", {}), args[-1]
-        for name, here in self._settings().items():
-            if saved.get(name, here) != here:
-                errors.append(f"{prefix}{name} is {here!r} here, {saved[name]!r} in the state dict")

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zeta_edu.checks import floating_tensor, input_of, number, positive_integer, probability
+from zeta_edu.settings import SavedSettings
 
 Finetune = Callable[[Tensor], Tensor] | None
 
 
-class LoRA(nn.Module):
+class LoRA(SavedSettings):
     """A learned update of rank `rank`: x . A . B . alpha / rank. Zero at the start, as B is.
 
     The two thin products are taken one after the other; A . B is never multiplied out.
@@ -57,6 +59,9 @@ class LoRA(nn.Module):
         self.B = nn.Parameter(torch.zeros(rank, positive_integer("dim_out", dim_out)))
         # The usual start of a linear layer, uniform within 1/sqrt(dim).
         nn.init.uniform_(self.A, -1 / math.sqrt(dim), 1 / math.sqrt(dim))
+
+    def _settings(self) -> dict[str, Any]:
+        return {"scale": self.scale}
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
         """Return the update to add to the frozen projection of `x`."""
@@ -138,13 +143,16 @@ def _first_directions(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (into * signs).to(weight.dtype), out.to(weight.dtype)
 
 
-class Adapters(nn.ModuleDict):
+class Adapters(SavedSettings, nn.ModuleDict):
     """The LoRA updates of one place by name; one is active or merged into the weight, or none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.active: str | None = None
         self.merged: str | None = None
+
+    def _settings(self) -> dict[str, Any]:
+        return {"merged": self.merged}
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim_out"]:
         """Return the active adapter's update."""

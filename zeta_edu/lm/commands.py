@@ -9,8 +9,8 @@ from typing import Any
 TASKS = ("induction", "brackets", "recall", "sorting")
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one."""
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows a default where there is one, and examples line by line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == []:
@@ -29,8 +29,12 @@ def _add_train(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a language model on Python's standard library or on your own text",
-        description="Train a language model. Without options it trains a small one on the "
-        "source of Python's own standard library in a few minutes.",
+        description="Train a language model. Without options it trains a small one\n"
+        "on the source of Python's own standard library in a few minutes.",
+        epilog="examples:\n"
+        "  zeta-edu train --text my-folder --out mine --steps 500\n"
+        "  zeta-edu train --text my-folder --out mine --steps 500 --resume\n"
+        "  zeta-edu train --task induction --out copies",
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_train)
@@ -67,8 +71,12 @@ def _add_finetune(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "finetune",
         help="teach a trained model a text of your own, in a small file beside it (LoRA)",
-        description="Train a LoRA adapter: a small file that changes a model, and can be taken "
+        description="Train a LoRA adapter: a small file that changes a model, and can be taken\n"
         "off again.",
+        epilog="examples:\n"
+        "  zeta-edu finetune --text my-folder --out adapter --steps 80\n"
+        "  zeta-edu finetune --text my-folder --small --lr 0.03 --out smaller\n"
+        '  zeta-edu generate "def add(" --adapter adapter',
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_finetune)
@@ -140,8 +148,10 @@ def _add_generate(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "generate",
         help="continue a text with a trained model",
-        description="Print a text and what the model writes after it, as it comes. A text that "
-        "begins with a dash goes last, after --.",
+        description="Print a text and what the model writes after it, as it comes.",
+        epilog="examples:\n"
+        '  zeta-edu generate "def add(a, b):" --max-tokens 40 --temperature 0\n'
+        '  zeta-edu generate --seed 1 -- "- a text that begins with a dash"',
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_generate)

@@ -12,6 +12,7 @@ def add_commands(subparsers: Any) -> None:
         help="write a lesson or a notebook as one page that needs nothing else",
         description="Write a notebook as one HTML file: its views stay alive, its formulas are "
         "drawn, without a kernel and without a network. Outputs are shown as they are stored.",
+        epilog="example: zeta-edu export 04 --output rotary.html",
     )
     parser.add_argument("notebook", help="a lesson's number, such as 04, or an .ipynb file")
     parser.add_argument("-o", "--output", type=Path, help="where to write (its name, with .html)")

@@ -9,6 +9,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "view",
         help="write a page that shows a model's attention over a text",
         description="Write one HTML page, alive without a network, that shows where a model looks.",
+        epilog='example: zeta-edu view "def add(a, b):" --output add.html --open',
     )
     parser.add_argument("text", help="the text the model reads")
     parser.add_argument("--model", default="python-small", help="a model's name (python-small)")
