@@ -7,6 +7,23 @@ import argparse
 from typing import Any
 
 TASKS = ("induction", "brackets", "recall", "sorting")
+TRAIN = """\
+examples:
+  zeta-edu train --text my-folder --out mine --steps 500
+  zeta-edu train --text my-folder --out mine --steps 500 --resume
+  zeta-edu train --task induction --out copies
+"""
+FINETUNE = """\
+examples:
+  zeta-edu finetune --text my-folder --out adapter --steps 80
+  zeta-edu finetune --text my-folder --small --lr 0.03 --out smaller
+  zeta-edu generate "def add(" --adapter adapter
+"""
+GENERATE = """\
+examples:
+  zeta-edu generate "def add(a, b):" --max-tokens 40 --temperature 0
+  zeta-edu generate --seed 1 -- "- a text that begins with a dash"
+"""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -31,10 +48,7 @@ def _add_train(subparsers: Any) -> None:
         help="train a language model on Python's standard library or on your own text",
         description="Train a language model. Without options it trains a small one\n"
         "on the source of Python's own standard library in a few minutes.",
-        epilog="examples:\n"
-        "  zeta-edu train --text my-folder --out mine --steps 500\n"
-        "  zeta-edu train --text my-folder --out mine --steps 500 --resume\n"
-        "  zeta-edu train --task induction --out copies",
+        epilog=TRAIN,
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_train)
@@ -73,10 +87,7 @@ def _add_finetune(subparsers: Any) -> None:
         help="teach a trained model a text of your own, in a small file beside it (LoRA)",
         description="Train a LoRA adapter: a small file that changes a model, and can be taken\n"
         "off again.",
-        epilog="examples:\n"
-        "  zeta-edu finetune --text my-folder --out adapter --steps 80\n"
-        "  zeta-edu finetune --text my-folder --small --lr 0.03 --out smaller\n"
-        '  zeta-edu generate "def add(" --adapter adapter',
+        epilog=FINETUNE,
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_finetune)
@@ -149,9 +160,7 @@ def _add_generate(subparsers: Any) -> None:
         "generate",
         help="continue a text with a trained model",
         description="Print a text and what the model writes after it, as it comes.",
-        epilog="examples:\n"
-        '  zeta-edu generate "def add(a, b):" --max-tokens 40 --temperature 0\n'
-        '  zeta-edu generate --seed 1 -- "- a text that begins with a dash"',
+        epilog=GENERATE,
         formatter_class=_Formatter,
     )
     parser.set_defaults(run=run_generate)
